@@ -1,0 +1,44 @@
+# Sourced by deploy/try and deploy/test: finds Python, makes the virtual environment, installs what
+# is locked, and only when the lock has changed. Needs nothing that a fresh Debian does not have or,
+# for root, that apt cannot bring.
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "$0: $*"; exit 1; }
+
+# apt_install PACKAGE... : as root, what is missing; otherwise return 1 and leave it to the caller.
+apt_install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+    say "installing $* with apt"
+    if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1; then
+        apt-get update -qq >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    fi
+}
+
+works() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+# The first Python of at least 3.11; Debian 12 and 13 have one, or apt brings it.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+        works "$candidate" && { command -v "$candidate"; return; }
+    done
+    apt_install python3 python3-venv && works python3 && { command -v python3; return; }
+    fail "Python 3.11 or newer is needed: apt install python3 python3-venv"
+}
+
+# make_venv PYTHON DIRECTORY LOCK : an environment with exactly what LOCK says.
+make_venv() {
+    local python=$1 directory=$2 lock=$3 stamp
+    stamp="$("$python" -V) $(sha256sum <"$lock")"
+    [ "$(cat "$directory/.lock" 2>/dev/null)" = "$stamp" ] && return
+    say "making $directory with $("$python" -V)"
+    rm -rf "$directory"
+    if ! "$python" -m venv "$directory" >/dev/null 2>&1; then
+        rm -rf "$directory"
+        apt_install python3-venv || fail "Python's venv module is needed: apt install python3-venv"
+        "$python" -m venv "$directory"
+    fi
+    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+    echo "$stamp" >"$directory/.lock"
+}

@@ -1,0 +1,112 @@
+"""The commands. They start the daemon, or look after the files that it lives on."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from provd import __version__, daemon, journal
+from provd.config import Config, describe, load_config
+from provd.domain.errors import ConfigError, ProvdError, leaves_of
+from provd.server_types import load_server_types
+from provd.store.database import open_store
+from provd.web import access
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+"""It is the files, not the program, that have to change."""
+
+DEFAULT_CONFIG = Path("/etc/provd/provisioning.yaml")
+
+Command = Callable[[Config, argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    errors: Sequence[Exception] = ()
+    try:
+        command: Command = options.command
+        command(load_config(options.config, os.environ), options)
+    except* (ProvdError, OSError) as group:
+        errors = leaves_of(group)
+    for error in errors:
+        print(f"provd: {error}", file=sys.stderr)
+    if not errors:
+        return 0
+    return EXIT_CONFIG if any(isinstance(error, ConfigError) for error in errors) else EXIT_FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="provd",
+        description="Boots bare-metal machines over the network, installs Proxmox VE on them and joins "
+        "them to the cluster.",
+    )
+    top.add_argument("--version", action="version", version=f"provd {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, summary: str, group: "Commands" = commands) -> argparse.ArgumentParser:
+        one = group.add_parser(name, help=summary, description=summary)
+        one.add_argument(
+            "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=f"default: {DEFAULT_CONFIG}"
+        )
+        one.set_defaults(command=command)
+        return one
+
+    add("serve", serve, "run the daemon, until SIGTERM or Ctrl-C")
+    add("check-config", check_config, "read the configuration and print what is in force")
+    add("sign-in", sign_in, "print a link that signs a browser in, once")
+    tokens = commands.add_parser("token", help="tokens for the REST API").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    create = add("create", create_token, "make a token and print it, this once", tokens)
+    create.add_argument("name", help="whose it is, e.g. laptop")
+    add("list", list_tokens, "who has a token, and when it was used last", tokens)
+    revoke = add("revoke", revoke_token, "refuse a token from now on", tokens)
+    revoke.add_argument("name")
+    return top
+
+
+Commands = argparse._SubParsersAction  # type: ignore[type-arg]  # noqa: SLF001  # argparse names it nowhere else
+
+
+def serve(config: Config, _: argparse.Namespace) -> None:
+    journal.set_up(sys.stderr, os.environ)
+    trio.run(daemon.run, config, os.environ)
+
+
+def check_config(config: Config, _: argparse.Namespace) -> None:
+    types = load_server_types(config.paths.server_types)
+    print(describe(config))
+    print(f"{config.paths.server_types}: {len(types)} server types: {', '.join(sorted(types))}")
+
+
+def sign_in(config: Config, _: argparse.Namespace) -> None:
+    with open_store(daemon.database_path(config)) as store:
+        link = trio.run(access.create_sign_in_link, store, config.server.public_url)
+    print(link.reveal())
+    print("It signs one browser in, within a quarter of an hour.", file=sys.stderr)
+
+
+def create_token(config: Config, options: argparse.Namespace) -> None:
+    with open_store(daemon.database_path(config)) as store:
+        token = trio.run(access.create_token, store, options.name)
+    print(token.reveal())
+    print("Keep it now: provd stores only a hash of it.", file=sys.stderr)
+
+
+def list_tokens(config: Config, _: argparse.Namespace) -> None:
+    with open_store(daemon.database_path(config)) as store:
+        for token in access.list_tokens(store):
+            used = f"{token.last_used_at:%Y-%m-%d %H:%M}" if token.last_used_at else "never"
+            state = "revoked" if token.revoked_at else "valid"
+            print(f"{token.name:30} {state:8} made {token.created_at:%Y-%m-%d %H:%M}  last used {used}")
+
+
+def revoke_token(config: Config, options: argparse.Namespace) -> None:
+    with open_store(daemon.database_path(config)) as store:
+        trio.run(access.revoke_token, store, options.name)
+    print(f"{options.name} is refused from now on")

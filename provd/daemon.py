@@ -1,0 +1,166 @@
+"""The wiring: configuration -> parts -> one nursery. It reads like a list, and is meant to.
+
+What must outlive others is opened outside them. The database is outermost, because the last word of
+an operation is written there; the listeners are innermost, and stop first.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from provd import systemd
+from provd.config import Config, read_credential
+from provd.domain.activity import Level, News
+from provd.domain.errors import ConfigError
+from provd.domain.secrets import Secret
+from provd.http_client import open_client
+from provd.orchestrator import outbox
+from provd.orchestrator.bell import Bell
+from provd.orchestrator.boot import BootDesk
+from provd.orchestrator.enrolment import Enrolment
+from provd.orchestrator.fleet import Fleet
+from provd.orchestrator.operations import open_operations
+from provd.orchestrator.passwords import ClusterPasswords
+from provd.orchestrator.rebuild import Rebuild
+from provd.remote.keys import Seal, load_master_key
+from provd.server_types import ServerTypeBook
+from provd.store import activity
+from provd.store.database import now, open_store
+from provd.web import access, server
+from provd.web.app import create_app
+from provd.web.parts import Parts
+
+log = logging.getLogger("provd")
+
+API_TOKEN_VARIABLE = "PROVD_API_TOKEN"
+"""A token to accept from the start, for scripts that start provd themselves."""
+
+
+async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `ProvdError` for what keeps it from starting."""
+    if config.pxe.enabled:
+        raise ConfigError(
+            "pxe.enabled: this version has no DHCP and TFTP of its own yet; set it to false and let "
+            f"your DHCP server chain-load iPXE to {config.server.public_url}/ipxe/${{mac}}"
+        )
+    async with open_parts(config, environ) as parts, trio.open_nursery() as services:
+        await services.start(stop_on_signal, services.cancel_scope, parts)
+        await services.start(parts.book.watch, lambda: tell_of_types(parts))
+        await let_in(parts, environ)
+
+        parts.operations.resume()
+        services.start_soon(deliver_to_inventory, parts, environ)
+        socket = server.listen(config.server.listen)
+        await services.start(server.serve, create_app(parts), [socket])
+        log.info("listening on %s; open %s", config.server.listen, config.server.public_url)
+
+        services.start_soon(systemd.feed_watchdog, systemd.watchdog_interval(environ))
+        services.start_soon(forget_old_activity, parts)
+        systemd.notify("READY=1")
+    systemd.notify("STOPPING=1")
+    log.info("stopped; what was going on will be taken up at the next start")
+
+
+@asynccontextmanager
+async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Parts]:
+    credentials = credentials_dir(environ)
+    book = ServerTypeBook(config.paths.server_types)
+    password = read_credential(
+        config.credentials.cluster_password_file, "cluster-password", credentials
+    )
+    with open_store(database_path(config)) as store:
+        seal = Seal(load_master_key(config.paths.state_dir, credentials))
+        bell = Bell()
+        fleet = Fleet(store, bell)
+        passwords = ClusterPasswords(password, bell)
+        rebuild = Rebuild(config, book, fleet, seal, passwords)
+        async with open_operations(fleet, rebuild) as operations:
+            yield Parts(
+                config=config,
+                book=book,
+                store=store,
+                bell=bell,
+                fleet=fleet,
+                enrolment=Enrolment(config, book, fleet),
+                rebuild=rebuild,
+                operations=operations,
+                passwords=passwords,
+                desk=BootDesk(config, book, fleet, operations, seal),
+            )
+
+
+async def let_in(parts: Parts, environ: Mapping[str, str]) -> None:
+    """Accept the token that was given, and print a sign-in link when nobody could come in yet."""
+    if (token := environ.get(API_TOKEN_VARIABLE)) is not None:
+        await access.accept_token(parts.store, "environment", Secret(token))
+    if not parts.config.server.auth:
+        log.warning("server.auth is off: whoever reaches this port may wipe every host")
+    elif (link := await access.first_sign_in_link(parts.store, parts.config.server.public_url)) is not None:
+        # The one secret that is printed: it works once, for a day, and somebody has to get in.
+        log.info("first start: sign in once, within a day, at %s", link.reveal())
+
+
+async def tell_of_types(parts: Parts) -> None:
+    """server-types.yaml changed. A bad edit leaves the old types in force and is said aloud."""
+    if parts.book.problem is None:
+        news = News(event="server_types.reloaded", message="server-types.yaml was read anew")
+    else:
+        news = News(
+            event="server_types.refused",
+            message=f"server-types.yaml cannot be used, the old one stays in force: {parts.book.problem}",
+            level=Level.ERROR,
+        )
+    await parts.fleet.note(news)
+
+
+async def deliver_to_inventory(parts: Parts, environ: Mapping[str, str]) -> None:
+    section = parts.config.infrastructure
+    if not section.base_url:
+        return
+    token = read_credential(
+        parts.config.credentials.infrastructure_token_file,
+        "infrastructure-token",
+        credentials_dir(environ),
+    )
+    async with open_client() as client:
+        await outbox.serve(parts.fleet, section, token, client)
+
+
+async def forget_old_activity(parts: Parts) -> None:
+    while True:
+        await parts.store.write(lambda db: activity.prune(db, now()))
+        await trio.sleep(24 * 3600)
+
+
+async def stop_on_signal(
+    everything: trio.CancelScope,
+    parts: Parts,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """SIGTERM and SIGINT stop the daemon, SIGHUP reads server-types.yaml anew."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGHUP:
+                parts.book.reload()
+                await tell_of_types(parts)
+                continue
+            name = signal.Signals(number).name
+            log.info("%s: stopping", name)
+            everything.cancel(reason=name)
+
+
+def database_path(config: Config) -> Path:
+    return config.paths.state_dir / "provd.db"
+
+
+def credentials_dir(environ: Mapping[str, str]) -> Path | None:
+    """Where systemd puts what LoadCredential= names."""
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    return Path(directory) if directory else None

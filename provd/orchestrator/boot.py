@@ -1,0 +1,298 @@
+"""What a booting machine may ask and tell, in the order in which it does.
+
+Everybody here is a stranger. A MAC is a name, not a proof; what proves something is that a human
+armed this host minutes ago, and from the answer on the operation's machine token, which only the
+answer carries. Whoever does not fit gets `NotYourTurn`, always the same, and changes nothing.
+
+The dangerous act is the answer: it wipes disks. **Disarm first, send second**: its bytes leave only
+after the transaction that takes the host to `installing` is on disk, and in `installing` nobody is
+offered an installer. A crash in between leaves a machine waiting in front of an untouched disk.
+"""
+
+import hashlib
+import hmac
+from datetime import timedelta
+
+from attrs import frozen
+
+from provd.config import Config
+from provd.domain.activity import Level, News
+from provd.domain.documents import one_line
+from provd.domain.errors import CannotInstall, Invalid, NotYourTurn
+from provd.domain.hosts import Host, HostId, Mac
+from provd.domain.lifecycle import BOOTS, Boots, Fact, State
+from provd.domain.operations import Operation
+from provd.domain.secrets import Secret
+from provd.netboot import scripts
+from provd.orchestrator.fleet import Change, Fleet
+from provd.orchestrator.operations import Operations
+from provd.orchestrator.planning import make_plan
+from provd.proxmox.answer import build_answer, management_mac
+from provd.proxmox.first_boot import build_first_boot_script
+from provd.proxmox.reports import (
+    SystemInfo,
+    parse_install_report,
+    parse_phone_home,
+    parse_system_info,
+)
+from provd.remote.keys import Seal
+from provd.server_types import ServerType, ServerTypeBook
+from provd.store import hosts, images, operations
+from provd.store.database import now
+
+RESEND_FOR = timedelta(minutes=2)
+RESEND_TIMES = 3
+"""A response can be lost. The installer asks once; a human at its console may start it again."""
+
+KEY_LIVES = timedelta(days=1)
+"""How long the host itself honours our key, should nobody ever come to take it away."""
+
+
+@frozen
+class _Party:
+    """A host and the operation that has it."""
+
+    host: Host
+    operation: Operation
+
+
+class BootDesk:
+    def __init__(
+        self, config: Config, book: ServerTypeBook, fleet: Fleet, runner: Operations, seal: Seal
+    ) -> None:
+        self._config = config
+        self._book = book
+        self._fleet = fleet
+        self._runner = runner
+        self._seal = seal
+
+    # --- 1. the firmware, through iPXE ---
+
+    async def script(self, mac_text: str, address: str) -> str:
+        """The iPXE script for whoever has this MAC. `NotYourTurn` for a stranger, who is noted."""
+        try:
+            mac = Mac.parse(mac_text)
+        except Invalid as exc:
+            raise NotYourTurn(str(exc)) from exc
+        host = self._host_of([mac])
+        if host is None:
+            await self._fleet.sighted(mac, address, "asked for an iPXE script")
+            raise NotYourTurn(f"{mac} is not registered here")
+
+        def fetched(change: Change) -> Host:
+            boots = BOOTS[hosts.get(change.db, host.id).state]
+            if boots is Boots.INSTALLER:
+                images.offered(change.db, self._installer_url, change.at)
+            return change.fact(
+                host.id, Fact.SCRIPT_FETCHED, f"{address} fetched its boot script: {boots}"
+            )
+
+        host = await self._fleet.change(fetched)
+        if BOOTS[host.state] is Boots.INSTALLER:
+            return scripts.installer_script(hostname=host.hostname, base_url=self._installer_url)
+        return scripts.local_disk_script(host.hostname)
+
+    # --- 2. the installer ---
+
+    async def answer(self, body: bytes, address: str) -> bytes:
+        """The answer file for the machine that posted `body`. Ends the offer before it returns.
+
+        Raises `BadDocument`, or `NotYourTurn` for whoever is not about to be installed.
+        """
+        machine = parse_system_info(body)
+        host = self._host_of([link.mac for link in machine.links])
+        if host is None:
+            for link in machine.links[:1]:
+                await self._fleet.sighted(link.mac, address, "an installer asked for an answer")
+            raise NotYourTurn("no registered host has one of these MACs")
+        party = self._party(host.id)
+        asker = f"{address} {machine.identity}"
+        if host.state is State.INSTALLING:
+            return await self._answer_again(party, asker)
+        if host.state is not State.PXE_BOOTED:
+            await self._turned_away(host, f"{address} asked for an answer")
+            raise NotYourTurn(f"{host.hostname} is {host.state}")
+        return await self._answer_once(party, machine, asker)
+
+    async def _answer_once(self, party: _Party, machine: SystemInfo, asker: str) -> bytes:
+        host, operation = party.host, party.operation
+        token = Secret.random()
+        try:
+            plan = make_plan(self._config, self._server_type(host), host)
+            nic = management_mac(plan, machine, host.mac)
+            answer = build_answer(
+                plan,
+                machine,
+                boot_mac=host.mac,
+                webhook_url=self._machine_url(host, "installed", token),
+                first_boot_url=self._machine_url(host, "first-boot-script", token),
+            ).encode()
+        except (CannotInstall, Invalid) as exc:
+            await self._runner.fail(operation.id, exc)
+            raise NotYourTurn(str(exc)) from exc
+
+        def disarm(change: Change) -> None:
+            # Asked again inside the transaction: only one of two requests can find it still armed.
+            if change.fact(
+                host.id, Fact.ANSWER_SENT, f"answer sent to {asker.split()[0]}: {describe_machine(machine)}"
+            ).state is not State.INSTALLING or not operations.get(change.db, operation.id).active:
+                raise NotYourTurn(f"{host.hostname} is not waiting for an answer any more")
+            operations.keep_answer(
+                change.db,
+                operation.id,
+                sealed=self._seal.seal(answer, _answer_context(operation)),
+                token_hash=hash_token(token),
+                to=asker,
+                management_mac=nic,
+                at=change.at,
+            )
+            images.introduced_itself(
+                change.db, self._installer_url, machine.product, ".".join(map(str, machine.release))
+            )
+
+        await self._fleet.change(disarm)
+        return answer
+
+    async def _answer_again(self, party: _Party, asker: str) -> bytes:
+        """The same bytes to the same machine, a few times, soon: a response was lost on its way."""
+        operation = party.operation
+        served = self._fleet.store.read(lambda db: operations.answer(db, operation.id))
+        if (
+            served is None
+            or served.to != asker
+            or served.times >= RESEND_TIMES
+            or now() - served.at > RESEND_FOR
+        ):
+            await self._turned_away(party.host, f"{asker.split()[0]} asked for an answer again")
+            raise NotYourTurn(f"{party.host.hostname} has its answer already")
+
+        def count(change: Change) -> None:
+            operations.count_answer(change.db, operation.id)
+            change.fact(party.host.id, Fact.ANSWER_SENT, "the same answer sent once more")
+
+        await self._fleet.change(count)
+        return self._seal.open(served.sealed, _answer_context(operation))
+
+    def first_boot_script(self, host_id: HostId, token: Secret) -> bytes:
+        """The script that the installer puts into the new system. Fetched before the disk is touched."""
+        party = self._proven(host_id, token)
+        key = self._fleet.store.read(lambda db: operations.key(db, party.operation.id))
+        if key is None:
+            raise NotYourTurn("this operation has no key any more")
+        return build_first_boot_script(
+            phone_home_url=f"{self._config.server.public_url}/api/hosts/{host_id}/phone-home",
+            token=token,
+            public_key_line=key.public_line,
+            key_expires=party.operation.started_at + KEY_LIVES,
+            gpu=self._server_type(party.host).gpu,
+            hostname=party.host.hostname,
+        )
+
+    async def installed(self, host_id: HostId, token: Secret, body: bytes) -> None:
+        """The installer's one report: the new system's host keys, before it has ever been online."""
+        party = self._proven(host_id, token)
+        report = parse_install_report(body)
+        wanted = self._fleet.store.read(lambda db: operations.management_mac(db, party.operation.id))
+
+        def write(change: Change) -> Host:
+            before = hosts.get(change.db, host_id).state
+            host = change.fact(
+                host_id,
+                Fact.INSTALL_REPORTED,
+                f"installed as {one_line(report.fqdn)}; its SSH host keys are pinned",
+            )
+            if before is not host.state:
+                hosts.set_host_keys(change.db, host_id, report.host_keys)
+            return host
+
+        await self._fleet.change(write)
+        managed = report.management.mac if report.management is not None else None
+        if managed is not None and wanted is not None and managed != wanted:
+            await self._runner.fail(
+                party.operation.id,
+                CannotInstall(
+                    f"installed, but managed through {managed} instead of {wanted}: with DHCP the "
+                    "installer takes the NIC that has the default route; plug that cable elsewhere "
+                    "or give the host a static address"
+                ),
+            )
+
+    # --- 3. the new system ---
+
+    async def phoned_home(self, host_id: HostId, token: Secret, body: bytes) -> None:
+        """The first-boot script calls: this is where the host lives from now on."""
+        party = self._proven(host_id, token)
+        call = parse_phone_home(body)
+
+        def write(change: Change) -> None:
+            before = hosts.get(change.db, host_id).state
+            host = change.fact(host_id, Fact.PHONED_HOME, f"called home from {call.ip}")
+            if before is host.state:
+                return
+            hosts.set_address(change.db, host_id, call.ip, call.hardware_id)
+            # What the installer reported was pinned and stays; only a lost report is made good.
+            if before is State.INSTALLING:
+                hosts.set_host_keys(change.db, host_id, call.host_keys)
+
+        await self._fleet.change(write)
+
+    # --- who is who ---
+
+    @property
+    def _installer_url(self) -> str:
+        return self._config.installer_url
+
+    def _host_of(self, macs: list[Mac]) -> Host | None:
+        """The one host that has one of `macs`. Two would be a contradiction: then it is nobody."""
+        found = self._fleet.store.read(lambda db: hosts.find_by_mac(db, macs))
+        return found[0] if len(found) == 1 else None
+
+    def _party(self, host_id: HostId) -> _Party:
+        def find(db: hosts.Db) -> _Party:
+            operation = operations.active_on(db, host_id)
+            if operation is None:
+                raise NotYourTurn(f"nothing is being done to host {host_id}")
+            return _Party(hosts.get(db, host_id), operation)
+
+        return self._fleet.store.read(find)
+
+    def _proven(self, host_id: HostId, token: Secret) -> _Party:
+        """Whoever shows the machine token of the host's present operation. In constant time."""
+        party = self._party(host_id)
+        expected = self._fleet.store.read(lambda db: operations.token_hash(db, party.operation.id))
+        if not hmac.compare_digest(expected or b"", hash_token(token)):
+            raise NotYourTurn(f"not the machine token of operation {party.operation.id}")
+        return party
+
+    async def _turned_away(self, host: Host, what: str) -> None:
+        await self._fleet.note(
+            News(
+                event="machine.turned_away",
+                message=f"{what} and was refused: {host.hostname} is {host.state}",
+                level=Level.WARNING,
+                host_id=host.id,
+            )
+        )
+
+    def _server_type(self, host: Host) -> ServerType:
+        server_type = self._book.current.get(host.server_type)
+        if server_type is None:
+            raise CannotInstall(f"server-types.yaml has no type {host.server_type!r} any more")
+        return server_type
+
+    def _machine_url(self, host: Host, what: str, token: Secret) -> str:
+        return f"{self._config.server.public_url}/api/hosts/{host.id}/{what}?token={token.reveal()}"
+
+
+def hash_token(token: Secret) -> bytes:
+    """A token of 256 random bits needs no salt and no slow hash."""
+    return hashlib.blake2b(token.reveal().encode(), digest_size=32).digest()
+
+
+def describe_machine(machine: SystemInfo) -> str:
+    release = ".".join(map(str, machine.release))
+    return one_line(f"{machine.dmi.product_name or 'a machine'}, {machine.product} {release}")
+
+
+def _answer_context(operation: Operation) -> str:
+    return f"operations/{operation.id}/answer"

@@ -1,0 +1,82 @@
+"""Tells the inventory, again and again until it listens. A join is never undone because it does not."""
+
+import logging
+from datetime import timedelta
+
+import trio
+
+from provd.config import InfrastructureSection
+from provd.domain.activity import Level, News
+from provd.domain.errors import InventoryFailed
+from provd.domain.secrets import Secret
+from provd.http_client import AsyncClient
+from provd.orchestrator.fleet import Change, Fleet
+from provd.remote.inventory import Registration, register, retry_delay
+from provd.store import registrations
+from provd.store.database import now
+from provd.store.registrations import Pending
+
+log = logging.getLogger("provd.outbox")
+
+
+async def serve(
+    fleet: Fleet, section: InfrastructureSection, token: Secret | None, client: AsyncClient
+) -> None:
+    """Deliver what is due, for ever. What is not delivered stays in the database."""
+    while True:
+        ring = fleet.bell.next()
+        waiting = fleet.store.read(registrations.everything)
+        due = [pending for pending in waiting if pending.next_try_at <= now()]
+        if due:
+            await _deliver(fleet, section, token, client, due[0])
+            continue
+        pause = (
+            max(0.0, (waiting[0].next_try_at - now()).total_seconds()) if waiting else float("inf")
+        )
+        with trio.move_on_after(pause):
+            await ring.wait()
+
+
+async def _deliver(
+    fleet: Fleet,
+    section: InfrastructureSection,
+    token: Secret | None,
+    client: AsyncClient,
+    pending: Pending,
+) -> None:
+    registration = Registration(
+        hardware_id=pending.hardware_id,
+        hostname=pending.hostname,
+        ip=pending.ip,
+        mac=pending.mac,
+        server_type_id=pending.server_type_id,
+    )
+    try:
+        await register(client, section.base_url, token, registration)
+    except InventoryFailed as exc:
+        error = str(exc)
+    else:
+        error = ""
+
+    def write(change: Change) -> None:
+        if not error:
+            registrations.told(change.db, pending.host_id)
+            message, event, level = f"{pending.hostname} is in the inventory", "inventory.told", Level.INFO
+        else:
+            delay = timedelta(seconds=retry_delay(pending.attempts + 1))
+            registrations.failed(change.db, pending.host_id, error, change.at + delay)
+            message = f"the inventory is not told yet, next try in {round(delay.total_seconds())} s: {error}"
+            event, level = "inventory.pending", Level.WARNING
+        # The same complaint once is enough; the outbox itself says how often it was tried.
+        if error != pending.last_error or not error:
+            change.note(
+                News(
+                    event=event,
+                    message=message,
+                    level=level,
+                    host_id=pending.host_id,
+                    operation_id=pending.operation_id,
+                )
+            )
+
+    await fleet.change(write)

@@ -1,0 +1,46 @@
+"""What one host's installation shall be: its own wishes, else its server type's, else the defaults'."""
+
+from attrs import evolve
+
+from provd.config import Config
+from provd.domain.errors import Invalid
+from provd.domain.hosts import Host
+from provd.domain.installation import InstallPlan, check_plan
+from provd.server_types import ServerType
+
+
+def make_plan(config: Config, server_type: ServerType, host: Host) -> InstallPlan:
+    """Raises `Invalid` when the three do not fit together, e.g. a mirror of one disk."""
+    layers = (host.options, server_type, config.install)
+    plan = InstallPlan(
+        hostname=host.hostname,
+        domain=_first("domain", *layers),
+        country=_first("country", *layers),
+        keyboard=_first("keyboard", *layers),
+        timezone=_first("timezone", *layers),
+        mailto=_first("mailto", *layers),
+        filesystem=_first("filesystem", *layers),
+        raid=_first_or_none("raid", *layers),
+        disks=_first_or_none("disks", host.options, server_type) or (server_type.boot_disk,),
+        management_nic=server_type.management_nic,
+        address=host.options.address,
+        root_password_hash=config.credentials.root_password_hash,
+        root_ssh_keys=config.credentials.root_ssh_keys,
+    )
+    if plan.filesystem in ("ext4", "xfs"):
+        plan = evolve(plan, raid=None)
+    check_plan(plan)
+    return plan
+
+
+
+
+def _first(name: str, *layers: object) -> str:
+    value: str | None = _first_or_none(name, *layers)
+    if value is None:
+        raise Invalid(f"neither the host, its server type nor the defaults say its {name}", name)
+    return value
+
+
+def _first_or_none(name: str, *layers: object):  # type: ignore[no-untyped-def]  # as typed as its fields
+    return next((value for layer in layers if (value := getattr(layer, name, None))), None)

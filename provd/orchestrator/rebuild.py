@@ -1,0 +1,302 @@
+"""The story of a rebuild, from power-on to a member of the cluster.
+
+    armed        the operation begins, the installer will be offered    (pxe_ready)
+    booted       the machine fetched its boot script                    (pxe_booted)
+    installing   it fetched its answer; the installer is not offered any more
+    installed    the installer reported, and restarts the machine
+    first boot   the new system called home: we know its address and its keys
+    joining      our turn: one host at a time joins
+    ready        a member; our key is gone; the inventory will be told
+
+`tell` is the same after a restart of the daemon as at the beginning: each wait returns at once when
+the host stands there or beyond, and the join looks before it acts.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import trio
+from attrs import frozen
+
+from provd.config import Config
+from provd.domain.activity import Level, News
+from provd.domain.errors import Conflict, DeadlinePassed, OutsideFailed, SshFailed
+from provd.domain.hosts import Host, HostId
+from provd.domain.lifecycle import SETTLED, Fact, State, has_reached
+from provd.domain.operations import Operation
+from provd.domain.secrets import Secret
+from provd.orchestrator.fleet import Change, Fleet
+from provd.orchestrator.joining import Cluster, Door, Join
+from provd.orchestrator.passwords import ClusterPasswords
+from provd.proxmox import join
+from provd.remote.keys import KeyPair, Seal
+from provd.remote.ssh import AuthRefused
+from provd.server_types import ServerTypeBook
+from provd.store import hosts, operations, registrations
+from provd.store.operations import SealedKey
+
+
+@frozen
+class Wait:
+    """For what the story waits while a host stands in a state, and what to look at when it does not come."""
+
+    goal: State
+    expected: str
+    look_at: str
+
+
+WAITS: Mapping[State, Wait] = {
+    State.PXE_READY: Wait(
+        State.PXE_BOOTED,
+        "the machine to boot from the network and fetch its boot script",
+        "is it powered on, on this LAN, and does its firmware boot from the network first?",
+    ),
+    State.PXE_BOOTED: Wait(
+        State.INSTALLING,
+        "the installer to start and ask for its answer",
+        "look at its screen: less than 8 GiB of memory, an unreachable installer_url or a network "
+        "that takes long to come up stop it here; no disk was touched",
+    ),
+    State.INSTALLING: Wait(
+        State.INSTALLED,
+        "the installer to report that it is done",
+        "look at its screen, or on its third console at /tmp/auto_installer.log and "
+        "/tmp/install-low-level.log; its disk may be half written",
+    ),
+    State.INSTALLED: Wait(
+        State.FIRST_BOOT,
+        "the new system to come up from its own disk and call home",
+        "does it boot from that disk, and can it reach provd? On the host: "
+        "journalctl -u proxmox-first-boot",
+    ),
+    State.FIRST_BOOT: Wait(
+        State.JOINING,
+        "its turn to join the cluster",
+        "can provd reach the host's SSH port?",
+    ),
+    State.JOINING: Wait(
+        State.READY,
+        "the cluster to accept it",
+        "`pvecm status` on a member and on the host; a join that hangs at \"waiting for quorum\" "
+        "means that UDP ports 5405 to 5412 are blocked between them",
+    ),
+}
+
+
+class Rebuild:
+    """The `Story` of `Kind.REBUILD`."""
+
+    def __init__(
+        self,
+        config: Config,
+        book: ServerTypeBook,
+        fleet: Fleet,
+        seal: Seal,
+        passwords: ClusterPasswords,
+    ) -> None:
+        self._config = config
+        self._book = book
+        self._fleet = fleet
+        self._seal = seal
+        self._passwords = passwords
+        # One host joins at a time: two at once can cost a small cluster its quorum, and the second
+        # one's corosync stops when the configuration changes under it (corosync.conf(5), config_version).
+        self._turn = trio.Lock()
+
+    # --- the beginning, in the transaction that takes the host ---
+
+    def begin(self, change: Change, host: Host, operation: Operation) -> None:
+        key = KeyPair.generate(f"provd-operation-{operation.id}")
+        sealed = self._seal.seal(key.seed, _context(operation))
+        operations.keep_key(
+            change.db, operation.id, SealedKey(public_line=key.public_line, sealed=sealed)
+        )
+        armed = change.fact(
+            host.id,
+            Fact.REBUILD_STARTED,
+            f"rebuild asked for by {operation.started_by}: the installer will be offered to {host.mac}",
+        )
+        if armed.state is not State.PXE_READY:
+            raise Conflict(f"{host.hostname} is {host.state} and cannot be rebuilt from there")
+
+    # --- the story ---
+
+    async def tell(self, operation: Operation) -> None:
+        host_id = self._fleet.host(operation.host_id).id
+
+        await self._wait_out(host_id, State.PXE_READY)
+        await self._wait_out(host_id, State.PXE_BOOTED)
+        await self._wait_out(host_id, State.INSTALLING)
+        await self._wait_out(host_id, State.INSTALLED)
+
+        door = self._door(operation)
+        with self._deadline(host_id, State.FIRST_BOOT):
+            await self._look_inside(host_id, door)
+        password = await self._password(operation)
+
+        async with self._turn:
+            await self._fleet.change(lambda change: _announce_join(change, host_id))
+            with self._deadline(host_id, State.JOINING):
+                await Join(
+                    operation_id=operation.id,
+                    hostname=operation.hostname,
+                    door=door,
+                    cluster=self._cluster(),
+                    password=password,
+                    tell=partial(self._note, host_id),
+                ).run()
+
+    async def _wait_out(self, host_id: HostId, state: State) -> None:
+        """Until the machine itself leads the host out of `state`; at once when it has already."""
+        with self._deadline(host_id, state):
+            await self._fleet.reached(host_id, WAITS[state].goal)
+
+    async def _look_inside(self, host_id: HostId, door: Door) -> None:
+        """Prove that the host which called home is the one that was installed, and lets us in."""
+        async with door.open() as session:
+            warnings = (await session.run(join.readiness_command(door.key.body))).stdout
+        for warning in warnings.splitlines():
+            await self._note(host_id, f"before the join: {warning}", Level.WARNING)
+
+    async def _password(self, operation: Operation) -> Secret:
+        if self._passwords.of(operation.id) is None and operation.host_id is not None:
+            await self._note(
+                operation.host_id,
+                "provd was restarted and has forgotten the cluster's root password: "
+                "give it again on this operation's page to let the host join",
+                Level.WARNING,
+            )
+        return await self._passwords.wait(operation.id)
+
+    # --- the end ---
+
+    def conclude(self, change: Change, operation: Operation) -> None:
+        assert operation.host_id is not None, "a host with an operation is not removed"
+        host = change.fact(
+            operation.host_id, Fact.COMPLETED, f"{operation.hostname} is a member of the cluster"
+        )
+        self._passwords.forget(operation.id)
+        self._tell_inventory(change, host, operation)
+
+    def _tell_inventory(self, change: Change, host: Host, operation: Operation) -> None:
+        """Put it into the outbox with the very transaction that makes the host ready."""
+        if not self._config.infrastructure.base_url:
+            return
+        type_id = self._config.infrastructure.server_type_map.get(host.server_type)
+        if type_id is None:
+            change.note(
+                News(
+                    event="inventory.skipped",
+                    message=f"the inventory is not told: infrastructure.server_type_map has no entry "
+                    f"for {host.server_type!r}",
+                    level=Level.WARNING,
+                    host_id=host.id,
+                    operation_id=operation.id,
+                )
+            )
+            return
+        registrations.put(
+            change.db,
+            registrations.Pending(
+                host_id=host.id,
+                hardware_id=host.hardware_id or f"mac-{host.mac}",
+                hostname=host.hostname,
+                ip=str(host.ip),
+                mac=str(host.mac),
+                server_type_id=type_id,
+                operation_id=operation.id,
+                next_try_at=change.at,
+            ),
+        )
+
+    async def clean_up(self, operation: Operation) -> None:
+        """Stop a join that still runs and take the key off the host, as far as one can be reached."""
+        self._passwords.forget(operation.id)
+        host = self._fleet.host(operation.host_id)
+        if not has_reached(host.state, State.FIRST_BOOT):
+            return
+        try:
+            door = self._door(operation)
+            async with door.open() as session:
+                await session.run(join.stop_command(operation_id=operation.id))
+                await session.run(join.remove_key_command(door.key.body))
+                await session.run(join.cleanup_command(operation_id=operation.id))
+            await self._note(host.id, "took the temporary key off the host")
+        except AuthRefused:
+            await self._note(host.id, "the temporary key is not on the host any more")
+        except OutsideFailed as exc:
+            await self._note(
+                host.id,
+                f"could not take the temporary key off the host; it ends by itself within a day: {exc}",
+                Level.WARNING,
+            )
+
+    # --- what the story stands on ---
+
+    @contextmanager
+    def _deadline(self, host_id: HostId, state: State) -> Iterator[None]:
+        """`DeadlinePassed`, saying what was expected and what to look at, after the state's time.
+
+        After a restart the clock starts anew: who was late, the machine or the daemon, is unknown.
+        """
+        seconds = self.seconds_allowed(self._fleet.host(host_id), state) or math.inf
+        with trio.move_on_after(seconds) as scope:
+            yield
+        if scope.cancelled_caught:
+            wait = WAITS[state]
+            raise DeadlinePassed(
+                f"waited {duration(seconds)} for {wait.expected}, in vain: {wait.look_at}"
+            )
+
+    def seconds_allowed(self, host: Host, state: State) -> float | None:
+        """How long the host may stay in `state`; None where nobody is working on it."""
+        if state in SETTLED:
+            return None
+        server_type = self._book.current.get(host.server_type)
+        own = server_type.deadlines if server_type is not None else {}
+        return own.get(state) or self._config.deadlines.of(state)
+
+    def _door(self, operation: Operation) -> Door:
+        host = self._fleet.host(operation.host_id)
+        sealed = self._fleet.store.read(lambda db: operations.key(db, operation.id))
+        host_keys = self._fleet.store.read(lambda db: hosts.host_keys(db, host.id))
+        if host.ip is None or sealed is None or not host_keys:
+            raise SshFailed(f"{host.hostname} called home without an address or its host keys")
+        seed = self._seal.open(sealed.sealed, _context(operation))
+        return Door(
+            address=host.ip,
+            port=self._config.ssh.port,
+            user=self._config.ssh.user,
+            key=KeyPair(seed=seed, comment=f"provd-operation-{operation.id}"),
+            host_keys=host_keys,
+        )
+
+    def _cluster(self) -> Cluster:
+        proxmox = self._config.proxmox
+        return Cluster(
+            address=proxmox.existing_node,
+            port=proxmox.api_port,
+            fingerprint=proxmox.join_fingerprint,
+        )
+
+    async def _note(self, host_id: HostId, message: str, level: Level = Level.INFO) -> None:
+        await self._fleet.note(
+            News(event="rebuild.note", message=message, level=level, host_id=host_id)
+        )
+
+
+def _announce_join(change: Change, host_id: HostId) -> None:
+    if hosts.get(change.db, host_id).state is State.FIRST_BOOT:
+        change.fact(host_id, Fact.JOIN_STARTED, "its turn to join the cluster")
+
+
+def _context(operation: Operation) -> str:
+    """What the sealed key is bound to: in any other row it cannot be opened."""
+    return f"operations/{operation.id}/key"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes and rest else f"{minutes} min" if minutes else f"{rest} s"

@@ -1,0 +1,175 @@
+"""One machine with Proxmox VE on it: its root directory, its services, and what it sees as /etc/pve.
+
+ROOT plays `/`. Where the original mounts /etc/pve, ROOT/etc/pve changes its content: a directory of its own
+while the machine stands alone, empty while pmxcfs is stopped, links into the cluster's directory once the
+machine is a quorate member. A link's own mode has the write bit, so the test that Proxmox itself uses for
+quorum (lstat of /etc/pve/local, bit 0200) holds for a quorate member; for others the link is absent.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
+
+from attrs import Factory, asdict, define
+
+from provd.simulator.cluster.locked import exclusive, read_document, replace_file, write_document
+
+SHARED = ("corosync.conf", "nodes", "priv", "pve-root-ca.pem")
+PROJECT = Path(__file__).parents[3]
+
+
+@define(kw_only=True)
+class MachineState:
+    hostname: str
+    ip: str
+    cluster_dir: str
+    joined: bool = False  # /etc/pve is the cluster's
+    pve_cluster: bool = True  # pmxcfs runs
+    corosync: bool = False
+    failed_units: list[str] = Factory(list)  # `systemctl is-active` says "failed"
+    guests: list[int] = Factory(list)  # ids, of a machine that stands alone
+    addresses: list[str] = Factory(list)  # further ones, beside `ip`
+    root_password: str = ""  # for the API of a machine that stands alone
+
+
+class Machine:
+    """A handle on a machine root, cheap to make."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def document(self) -> Path:
+        return self.root / ".machine.json"
+
+    @property
+    def pve(self) -> Path:
+        return self.root / "etc" / "pve"
+
+    @property
+    def database(self) -> Path:
+        """Where the content of a stand-alone /etc/pve is while pmxcfs is stopped."""
+        return self.root / "var" / "lib" / "pve-cluster" / "config.db"
+
+    def path(self, absolute: str) -> Path:
+        """`/etc/x` as a file of this machine."""
+        return self.root / absolute.lstrip("/")
+
+    def read(self) -> MachineState:
+        return MachineState(**read_document(self.document))
+
+    @contextmanager
+    def edit(self) -> Iterator[MachineState]:
+        """Change the machine's state; holds a lock across processes, so no await inside."""
+        with exclusive(self.document):
+            state = self.read()
+            yield state
+            write_document(self.document, asdict(state))
+
+    def unmount(self) -> None:
+        """Stop pmxcfs: /etc/pve is empty, and every key that was authorised there is refused."""
+        shutil.rmtree(self.database, ignore_errors=True)
+        self.database.mkdir(parents=True, mode=0o700)
+        for item in list(self.pve.iterdir()):
+            item.rename(self.database / item.name)
+        with self.edit() as state:
+            state.pve_cluster = False
+
+    def mount_alone(self) -> None:
+        """Start pmxcfs beside a corosync that has met nobody: nothing but the configuration is there."""
+        replace_file(self.pve / "corosync.conf", self.path("/etc/corosync/corosync.conf").read_bytes())
+        with self.edit() as state:
+            state.pve_cluster = state.corosync = True
+
+    def mount_cluster(self, shared: Path) -> None:
+        """See what all quorate members see."""
+        with self.edit() as state:
+            for item in list(self.pve.iterdir()):
+                item.unlink()
+            for name in SHARED:
+                (self.pve / name).symlink_to(shared / name)
+            (self.pve / "local").symlink_to(Path("nodes") / state.hostname)
+            state.joined = state.pve_cluster = state.corosync = True
+
+
+def install_pve_tools(
+    root: Path,
+    *,
+    cluster_dir: Path,
+    hostname: str,
+    ip: str,
+    root_password: str = "",
+    joined: bool = False,
+) -> None:
+    """Make a machine of `root`: state file, /etc/pve, and the programs in ROOT/usr/local/bin.
+
+    `joined` is for machines that are members already. To call it again is a reinstallation: the old
+    /etc/pve and corosync's files are gone.
+    """
+    machine = Machine(root.resolve())
+    for directory in ("etc/pve", "etc/corosync"):
+        shutil.rmtree(machine.root / directory, ignore_errors=True)
+    for directory in ("etc/pve", "etc/corosync", "usr/local/bin", "var/lock", "var/log/pve/tasks", "run/pvecm"):
+        (machine.root / directory).mkdir(parents=True, exist_ok=True)
+    for directory in ("root", "root/.ssh", "var/lib/pve-cluster/backup"):
+        (machine.root / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
+    state = MachineState(
+        hostname=hostname, ip=ip, cluster_dir=str(cluster_dir.resolve()), root_password=root_password
+    )
+    write_document(machine.document, asdict(state))
+    if joined:
+        _install_member(machine, cluster_dir.resolve())
+    else:
+        _install_stand_alone(machine, hostname, ip)
+    for name in ("pvecm", "systemctl", "corosync-quorumtool", "corosync-cfgtool"):
+        replace_file(machine.root / "usr/local/bin" / name, _wrapper(machine.root, name).encode(), 0o755)
+
+
+def stop_pvecm(root: Path) -> None:
+    """Kill every `pvecm` that still runs on the machine, as pulling its plug does."""
+    import fcntl
+
+    for file in sorted((root / "run" / "pvecm").glob("*.pid")):
+        with file.open() as running:
+            try:
+                fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # its process holds the lock, so the number is still its own
+                os.kill(int(file.stem), signal.SIGKILL)
+        file.unlink(missing_ok=True)
+
+
+def _install_stand_alone(machine: Machine, hostname: str, ip: str) -> None:
+    from provd.simulator.cluster import certificates
+
+    certificates.create_authority(machine.pve)
+    certificates.issue_leaf(machine.pve, hostname, ip)
+    replace_file(machine.pve / "priv" / "authkey.key", secrets.token_bytes(32), 0o600)
+    (machine.pve / "local").symlink_to(Path("nodes") / hostname)
+
+
+def _install_member(machine: Machine, cluster_dir: Path) -> None:
+    shutil.copyfile(cluster_dir / "authkey", machine.path("/etc/corosync/authkey"))
+    if (cluster_dir / "pve" / "corosync.conf").exists():
+        shutil.copyfile(cluster_dir / "pve" / "corosync.conf", machine.path("/etc/corosync/corosync.conf"))
+    machine.mount_cluster(cluster_dir / "pve")
+    with machine.edit() as state:
+        state.corosync = (cluster_dir / "pve" / "corosync.conf").exists()
+
+
+def _wrapper(root: Path, program: str) -> str:
+    """A program of the machine. Isolated mode, so that neither the caller's directory nor PYTHON* matter."""
+    start = (
+        f"import sys; sys.path.insert(0, {str(PROJECT)!r});"
+        f" from provd.simulator.cluster.programs import main; sys.exit(main({program!r}, sys.argv[1:]))"
+    )
+    return (
+        "#!/bin/sh\n"
+        f"PROVD_ROOT={quote(str(root))}\nexport PROVD_ROOT\n"
+        f'exec {quote(sys.executable)} -I -c {quote(start)} "$@"\n'
+    )

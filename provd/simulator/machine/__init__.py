@@ -1,0 +1,1 @@
+"""A simulated bare-metal machine: firmware, iPXE, Proxmox installer, installed system with a real sshd."""

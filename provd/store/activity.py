@@ -1,0 +1,80 @@
+"""What happened, append-only. The event stream reads from here, so a slow reader needs no queue."""
+
+import sqlite3
+from datetime import datetime, timedelta
+
+from provd.domain.activity import Activity, Level, News
+from provd.domain.hosts import HostId, OperationId
+from provd.domain.lifecycle import State
+from provd.store.database import Db, moment, timestamp
+
+KEPT = timedelta(days=90)
+
+
+def append(db: Db, news: News, at: datetime) -> Activity:
+    name = db.execute("SELECT hostname FROM hosts WHERE id = ?", (news.host_id,)).fetchone()
+    hostname = name["hostname"] if name is not None else ""
+    cursor = db.execute(
+        """INSERT INTO activity (at, event, level, message, host_id, hostname, operation_id, before, after)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        (
+            timestamp(at),
+            news.event,
+            news.level,
+            news.message,
+            news.host_id,
+            hostname,
+            news.operation_id,
+            news.before,
+            news.after,
+        ),
+    )
+    row = db.execute("SELECT * FROM activity WHERE id = ?", (cursor.lastrowid,)).fetchone()
+    return _activity(row)
+
+
+def after(db: Db, last_id: int, limit: int) -> list[Activity]:
+    """What came after `last_id`, oldest first."""
+    rows = db.execute("SELECT * FROM activity WHERE id > ? ORDER BY id LIMIT ?", (last_id, limit))
+    return [_activity(row) for row in rows]
+
+
+def bounds(db: Db) -> tuple[int, int]:
+    """The oldest id kept and the newest ever given; (1, 0) when nothing has happened yet."""
+    row = db.execute("SELECT min(id) AS oldest FROM activity").fetchone()
+    newest = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'activity'").fetchone()
+    return (row["oldest"] or 1, newest["seq"] if newest is not None else 0)
+
+
+def latest(
+    db: Db, limit: int, *, host_id: HostId | None = None, operation_id: OperationId | None = None
+) -> list[Activity]:
+    """The newest `limit` lines, newest first, of one host or operation when one is given."""
+    rows = db.execute(
+        """SELECT * FROM activity
+            WHERE (:host IS NULL OR host_id = :host)
+              AND (:operation IS NULL OR operation_id = :operation)
+            ORDER BY id DESC LIMIT :limit""",
+        {"host": host_id, "operation": operation_id, "limit": limit},
+    )
+    return [_activity(row) for row in rows]
+
+
+def prune(db: Db, at: datetime) -> None:
+    """Forget what is older than `KEPT`. Ids are never given twice, so a late reader notices."""
+    db.execute("DELETE FROM activity WHERE at < ?", (timestamp(at - KEPT),))
+
+
+def _activity(row: sqlite3.Row) -> Activity:
+    return Activity(
+        id=row["id"],
+        at=moment(row["at"]),
+        event=row["event"],
+        level=Level(row["level"]),
+        message=row["message"],
+        host_id=row["host_id"],
+        hostname=row["hostname"],
+        operation_id=row["operation_id"],
+        before=State(row["before"]) if row["before"] else None,
+        after=State(row["after"]) if row["after"] else None,
+    )

@@ -1,0 +1,146 @@
+"""The hosts, and the machines that were only seen."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from datetime import datetime
+from ipaddress import ip_address
+
+from provd.domain.errors import Conflict, NotFound
+from provd.domain.hosts import Host, HostId, HostOptions, IPAddress, Mac, Sighting
+from provd.domain.lifecycle import State
+from provd.store.convert import options_from_json, options_to_json
+from provd.store.database import Db, moment, timestamp
+
+SIGHTINGS_KEPT = 256
+"""A stranger can make up MACs faster than anyone can read them."""
+
+_HOST = """
+    SELECT h.id, hostname, mac, server_type, options, state, state_since, registered_at, ip, hardware_id,
+           EXISTS (SELECT 1 FROM registrations AS r WHERE r.host_id = h.id) AS inventory_pending
+      FROM hosts AS h
+"""
+
+
+def register(
+    db: Db, hostname: str, mac: Mac, server_type: str, options: HostOptions, at: datetime
+) -> Host:
+    """Raises `Conflict` naming the host that has the MAC or the name already."""
+    taken = db.execute(
+        "SELECT hostname, mac FROM hosts WHERE mac = ? OR hostname = ?", (str(mac), hostname)
+    ).fetchone()
+    if taken is not None:
+        what = f"MAC {mac}" if taken["mac"] == str(mac) else f"host name {hostname}"
+        raise Conflict(f"the {what} belongs to host {taken['hostname']} ({taken['mac']}) already")
+    cursor = db.execute(
+        """INSERT INTO hosts (hostname, mac, server_type, options, state, state_since, registered_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?)""",
+        (
+            hostname,
+            str(mac),
+            server_type,
+            options_to_json(options),
+            State.REGISTERED,
+            timestamp(at),
+            timestamp(at),
+        ),
+    )
+    db.execute("DELETE FROM sightings WHERE mac = ?", (str(mac),))
+    return get(db, HostId(cursor.lastrowid or 0))
+
+
+def get(db: Db, host_id: HostId) -> Host:
+    row = db.execute(f"{_HOST} WHERE h.id = ?", (host_id,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no host {host_id}")
+    return _host(row)
+
+
+def find_by_mac(db: Db, macs: Iterable[Mac]) -> list[Host]:
+    """Every host that has one of `macs`, without repetition."""
+    marks = [str(mac) for mac in macs]
+    rows = db.execute(f"{_HOST} WHERE mac IN ({','.join('?' * len(marks))}) ORDER BY h.id", marks)
+    return [_host(row) for row in rows]
+
+
+def everyone(db: Db) -> list[Host]:
+    return [_host(row) for row in db.execute(f"{_HOST} ORDER BY hostname COLLATE NOCASE")]
+
+
+def hostnames(db: Db) -> set[str]:
+    return {row["hostname"].lower() for row in db.execute("SELECT hostname FROM hosts")}
+
+
+def set_state(db: Db, host_id: HostId, state: State, at: datetime) -> None:
+    db.execute(
+        "UPDATE hosts SET state = ?, state_since = ? WHERE id = ?", (state, timestamp(at), host_id)
+    )
+
+
+def set_address(db: Db, host_id: HostId, ip: IPAddress, hardware_id: str) -> None:
+    db.execute(
+        "UPDATE hosts SET ip = ?, hardware_id = ? WHERE id = ?", (str(ip), hardware_id, host_id)
+    )
+
+
+def set_host_keys(db: Db, host_id: HostId, keys: tuple[str, ...]) -> None:
+    db.execute("UPDATE hosts SET host_keys = ? WHERE id = ?", (json.dumps(keys), host_id))
+
+
+def host_keys(db: Db, host_id: HostId) -> tuple[str, ...]:
+    """The SSH host keys that the present installation has told us, in OpenSSH's one-line form."""
+    row = db.execute("SELECT host_keys FROM hosts WHERE id = ?", (host_id,)).fetchone()
+    return tuple(json.loads(row["host_keys"])) if row is not None else ()
+
+
+def remove(db: Db, host_id: HostId) -> None:
+    db.execute("DELETE FROM hosts WHERE id = ?", (host_id,))
+
+
+def note_sighting(db: Db, mac: Mac, address: str, via: str, at: datetime) -> bool:
+    """Remember that an unregistered machine made itself heard; True when it is a new face."""
+    seen = db.execute("SELECT 1 FROM sightings WHERE mac = ?", (str(mac),)).fetchone()
+    db.execute(
+        """INSERT INTO sightings (mac, address, via, first_seen, last_seen, times)
+           VALUES (:mac, :address, :via, :at, :at, 1)
+           ON CONFLICT (mac) DO UPDATE
+              SET address = :address, via = :via, last_seen = :at, times = times + 1""",
+        {"mac": str(mac), "address": address, "via": via, "at": timestamp(at)},
+    )
+    db.execute(
+        """DELETE FROM sightings WHERE mac NOT IN
+                  (SELECT mac FROM sightings ORDER BY last_seen DESC, mac LIMIT ?)""",
+        (SIGHTINGS_KEPT,),
+    )
+    return seen is None
+
+
+def sightings(db: Db) -> list[Sighting]:
+    rows = db.execute("SELECT * FROM sightings ORDER BY last_seen DESC, mac")
+    return [
+        Sighting(
+            mac=Mac(row["mac"]),
+            address=row["address"],
+            via=row["via"],
+            first_seen=moment(row["first_seen"]),
+            last_seen=moment(row["last_seen"]),
+            times=row["times"],
+        )
+        for row in rows
+    ]
+
+
+def _host(row: sqlite3.Row) -> Host:
+    return Host(
+        id=HostId(row["id"]),
+        hostname=row["hostname"],
+        mac=Mac(row["mac"]),
+        server_type=row["server_type"],
+        options=options_from_json(row["options"]),
+        state=State(row["state"]),
+        state_since=moment(row["state_since"]),
+        registered_at=moment(row["registered_at"]),
+        ip=ip_address(row["ip"]) if row["ip"] else None,
+        hardware_id=row["hardware_id"],
+        inventory_pending=bool(row["inventory_pending"]),
+    )

@@ -1,0 +1,167 @@
+"""The REST API: requests in, commands to the parts, views out. Errors become problem documents."""
+
+from quart import Blueprint, Response, g, jsonify, request
+
+from provd.domain.errors import Conflict, Invalid
+from provd.domain.hosts import Host, HostId, OperationId
+from provd.domain.operations import Kind
+from provd.store import activity, hosts, images, operations
+from provd.web import bodies
+from provd.web.parts import Parts
+from provd.web.views import (
+    View,
+    activity_view,
+    host_view,
+    image_view,
+    operation_view,
+    server_type_view,
+    sighting_view,
+)
+
+PAGE = 100
+"""Rows in a list unless `?limit=` says otherwise."""
+MOST = 1_000
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    api = Blueprint("api", __name__, url_prefix="/api")
+    read = parts.store.read
+
+    # --- hosts ---
+
+    @api.get("/hosts")
+    async def list_hosts() -> Response:
+        return jsonify({"hosts": all_hosts(parts)})
+
+    @api.get("/hosts/<id:host_id>")
+    async def show_host(host_id: int) -> Response:
+        return jsonify(one_host(parts, parts.fleet.host(HostId(host_id))))
+
+    @api.post("/hosts")
+    async def register_host() -> Response:
+        wish = bodies.parse_registration(await request.get_data())
+        host = await parts.enrolment.register(
+            wish.mac, wish.server_type, wish.hostname, wish.options, g.actor
+        )
+        return _created(one_host(parts, host), 201, f"/api/hosts/{host.id}")
+
+    @api.delete("/hosts/<id:host_id>")
+    async def remove_host(host_id: int) -> Response:
+        await parts.enrolment.remove(HostId(host_id), g.actor)
+        return Response(status=204)
+
+    @api.post("/hosts/<id:host_id>/rebuild")
+    async def rebuild_host(host_id: int) -> Response:
+        password = bodies.parse_password(await request.get_data())
+        if password is None and parts.passwords.standing is None:
+            raise Invalid(
+                "the root password of a cluster member is needed to join: give it as "
+                "cluster_password, or name a file in credentials.cluster_password_file",
+                "cluster_password",
+            )
+        operation = await parts.operations.start(HostId(host_id), Kind.REBUILD, g.actor)
+        if password is not None:
+            parts.passwords.give(operation.id, password)
+        return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
+
+    # --- operations ---
+
+    @api.get("/operations")
+    async def list_operations() -> Response:
+        host_id = _number("host_id")
+        found = read(
+            lambda db: operations.latest(
+                db, _limit(), host_id=HostId(host_id) if host_id is not None else None
+            )
+        )
+        return jsonify({"operations": [operation_view(operation) for operation in found]})
+
+    @api.get("/operations/<id:operation_id>")
+    async def show_operation(operation_id: int) -> Response:
+        return jsonify(operation_view(read(lambda db: operations.get(db, OperationId(operation_id)))))
+
+    @api.post("/operations/<id:operation_id>/cancel")
+    async def cancel_operation(operation_id: int) -> Response:
+        return jsonify(
+            operation_view(await parts.operations.cancel(OperationId(operation_id), g.actor))
+        )
+
+    @api.post("/operations/<id:operation_id>/cluster-password")
+    async def give_password(operation_id: int) -> Response:
+        password = bodies.parse_password(await request.get_data())
+        if password is None:
+            raise Invalid("cluster_password is missing", "cluster_password")
+        if not read(lambda db: operations.get(db, OperationId(operation_id))).active:
+            raise Conflict(f"operation {operation_id} is over already")
+        parts.passwords.give(OperationId(operation_id), password)
+        return Response(status=204)
+
+    # --- what else there is to see ---
+
+    @api.get("/activity")
+    async def list_activity() -> Response:
+        host_id, operation_id = _number("host_id"), _number("operation_id")
+        lines = read(
+            lambda db: activity.latest(
+                db,
+                _limit(),
+                host_id=HostId(host_id) if host_id is not None else None,
+                operation_id=OperationId(operation_id) if operation_id is not None else None,
+            )
+        )
+        return jsonify({"activity": [activity_view(line) for line in lines]})
+
+    @api.get("/sightings")
+    async def list_sightings() -> Response:
+        return jsonify({"sightings": [sighting_view(seen) for seen in read(hosts.sightings)]})
+
+    @api.get("/images")
+    async def list_images() -> Response:
+        return jsonify({"images": [image_view(image) for image in read(images.everything)]})
+
+    @api.get("/server-types")
+    async def list_server_types() -> Response:
+        known = parts.book.current.values()
+        return jsonify(
+            {"server_types": [server_type_view(one) for one in known], "problem": parts.book.problem}
+        )
+
+    return api
+
+
+def all_hosts(parts: Parts) -> list[View]:
+    """Every host with its operation, in two queries however many there are."""
+    busy = {one.host_id: one for one in parts.store.read(operations.active)}
+    return [
+        host_view(host, busy.get(host.id), parts.rebuild.seconds_allowed(host, host.state))
+        for host in parts.store.read(hosts.everyone)
+    ]
+
+
+def one_host(parts: Parts, host: Host) -> View:
+    return host_view(
+        host,
+        parts.store.read(lambda db: operations.active_on(db, host.id)),
+        parts.rebuild.seconds_allowed(host, host.state),
+    )
+
+
+def _created(view: View, status: int, location: str) -> Response:
+    response = jsonify(view)
+    response.status_code = status
+    response.headers["Location"] = location
+    return response
+
+
+def _limit() -> int:
+    return min(max(_number("limit") or PAGE, 1), MOST)
+
+
+def _number(name: str) -> int | None:
+    text = request.args.get(name)
+    if text is None:
+        return None
+    # Eighteen digits fit into SQLite's integers.
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise Invalid(f"{name} must be a whole number", name)
+    return int(text)

@@ -1,0 +1,55 @@
+"""The web application: which room answers which path. Nothing is decided here."""
+
+from quart import Response, jsonify, request
+from quart_trio import QuartTrio
+from werkzeug.routing import IntegerConverter
+
+from provd.store import activity
+from provd.web import api, assets, boot, gate, pages, problems, stream
+from provd.web.parts import Parts
+from provd.web.views import activity_view
+
+ROWS_AT_ONCE = 200
+
+
+class IdConverter(IntegerConverter):
+    """A row's number: what SQLite can hold, and no more digits than that."""
+
+    def __init__(self, map: object, *args: object) -> None:  # noqa: A002  # werkzeug's name
+        super().__init__(map, min=1, max=2**53)  # type: ignore[arg-type]  # werkzeug's own Map
+
+
+def create_app(parts: Parts) -> QuartTrio:
+    app = QuartTrio("provd", static_folder=None, template_folder=None)
+    app.url_map.converters["id"] = IdConverter
+    problems.install(app)
+    server = parts.config.server
+    gate.install(
+        app,
+        gate.GateConfig(
+            public_url=server.public_url, allowed_hosts=server.allowed_hosts, auth=server.auth
+        ),
+        parts.store,
+    )
+    app.register_blueprint(boot.blueprint(parts.desk))
+    app.register_blueprint(api.blueprint(parts))
+    app.register_blueprint(pages.blueprint(parts))
+    app.register_blueprint(assets.blueprint())
+
+    @app.get("/events")
+    async def events() -> Response:
+        return stream.event_response(
+            rows_after=lambda last: parts.store.read(
+                lambda db: activity.after(db, last, ROWS_AT_ONCE)
+            ),
+            bounds=lambda: parts.store.read(activity.bounds),
+            bell=parts.bell,
+            last_id=stream.last_event_id(request),
+            render=activity_view,
+        )
+
+    @app.get("/healthz")
+    async def health() -> Response:
+        return jsonify({"status": "ok"})
+
+    return app

@@ -1,0 +1,119 @@
+"""What the world is shown of each thing: allow lists, field by field, so that no secret slips in.
+
+The API sends these as JSON, the event stream carries them, and the pages draw from them.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import attrs
+
+from provd.domain.activity import Activity
+from provd.domain.hosts import Host, Sighting
+from provd.domain.lifecycle import SETTLED, State
+from provd.domain.operations import Operation
+from provd.orchestrator.rebuild import WAITS
+from provd.server_types import ServerType
+from provd.store.images import Image
+
+View = Mapping[str, object]
+
+
+def host_view(host: Host, operation: Operation | None, seconds_allowed: float | None) -> View:
+    """`operation` is the active one, `seconds_allowed` how long the host may stay in its state."""
+    wait = WAITS.get(host.state)
+    return {
+        "id": host.id,
+        "hostname": host.hostname,
+        "mac": str(host.mac),
+        "server_type": host.server_type,
+        "options": attrs.asdict(
+            host.options,
+            filter=lambda _, value: value is not None,
+            value_serializer=lambda _, __, value: value
+            if isinstance(value, str | tuple | list | dict)
+            else str(value),
+        ),
+        "state": host.state,
+        "state_since": _time(host.state_since),
+        "registered_at": _time(host.registered_at),
+        "ip": str(host.ip) if host.ip else None,
+        "hardware_id": host.hardware_id,
+        "inventory_pending": host.inventory_pending,
+        "operation_id": operation.id if operation else None,
+        "expected": wait.expected if wait else None,
+        "expected_by": _expected_by(host, seconds_allowed),
+    }
+
+
+def operation_view(operation: Operation) -> View:
+    return {
+        "id": operation.id,
+        "host_id": operation.host_id,
+        "hostname": operation.hostname,
+        "kind": operation.kind,
+        "started_by": operation.started_by,
+        "started_at": _time(operation.started_at),
+        "active": operation.active,
+        "outcome": operation.outcome,
+        "detail": operation.detail,
+        "finished_at": _time(operation.finished_at) if operation.finished_at else None,
+    }
+
+
+def activity_view(activity: Activity) -> View:
+    return {
+        "id": activity.id,
+        "at": _time(activity.at),
+        "event": activity.event,
+        "level": activity.level,
+        "message": activity.message,
+        "host_id": activity.host_id,
+        "hostname": activity.hostname,
+        "operation_id": activity.operation_id,
+        "before": activity.before,
+        "after": activity.after,
+    }
+
+
+def sighting_view(sighting: Sighting) -> View:
+    return {
+        "mac": str(sighting.mac),
+        "address": sighting.address,
+        "via": sighting.via,
+        "first_seen": _time(sighting.first_seen),
+        "last_seen": _time(sighting.last_seen),
+        "times": sighting.times,
+    }
+
+
+def image_view(image: Image) -> View:
+    return {
+        "url": image.url,
+        "product": image.product,
+        "release": image.release,
+        "first_offered": _time(image.first_offered),
+        "last_offered": _time(image.last_offered),
+    }
+
+
+def server_type_view(server_type: ServerType) -> View:
+    return {
+        "key": server_type.key,
+        "display_name": server_type.display_name,
+        "boot_disk": server_type.boot_disk,
+        "management_nic": server_type.management_nic,
+        "gpu": server_type.gpu,
+        "hostname_prefix": server_type.hostname_prefix,
+    }
+
+
+def _expected_by(host: Host, seconds_allowed: float | None) -> str | None:
+    if host.state in SETTLED or host.state is State.FAILED or seconds_allowed is None:
+        return None
+    return _time(host.state_since + timedelta(seconds=seconds_allowed))
+
+
+def _time(at: datetime) -> str:
+    """RFC 3339, UTC."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
