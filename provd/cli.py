@@ -47,30 +47,25 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"provd {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    token = commands.add_parser("token", help="tokens for the REST API")
+    actions = token.add_subparsers(required=True, metavar="ACTION")
 
-    def add(name: str, command: Command, summary: str, group: "Commands" = commands) -> argparse.ArgumentParser:
-        one = group.add_parser(name, help=summary, description=summary)
-        one.add_argument(
-            "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=f"default: {DEFAULT_CONFIG}"
-        )
-        one.set_defaults(command=command)
-        return one
-
-    add("serve", serve, "run the daemon, until SIGTERM or Ctrl-C")
-    add("check-config", check_config, "read the configuration and print what is in force")
-    add("sign-in", sign_in, "print a link that signs a browser in, once")
-    tokens = commands.add_parser("token", help="tokens for the REST API").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    create = add("create", create_token, "make a token and print it, this once", tokens)
-    create.add_argument("name", help="whose it is, e.g. laptop")
-    add("list", list_tokens, "who has a token, and when it was used last", tokens)
-    revoke = add("revoke", revoke_token, "refuse a token from now on", tokens)
-    revoke.add_argument("name")
+    add(commands.add_parser("serve", help="run the daemon, until SIGTERM or Ctrl-C"), serve)
+    add(commands.add_parser("check-config", help="say what is in force, or what is wrong"), check_config)
+    add(commands.add_parser("sign-in", help="print a link that signs a browser in, once"), sign_in)
+    add(actions.add_parser("create", help="make a token and print it, this once"), create_token, "name")
+    add(actions.add_parser("list", help="who has a token, and when it was used last"), list_tokens)
+    add(actions.add_parser("revoke", help="refuse a token from now on"), revoke_token, "name")
     return top
 
 
-Commands = argparse._SubParsersAction  # type: ignore[type-arg]  # noqa: SLF001  # argparse names it nowhere else
+def add(one: argparse.ArgumentParser, command: Command, *names: str) -> None:
+    for name in names:
+        one.add_argument(name)
+    one.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=f"default: {DEFAULT_CONFIG}"
+    )
+    one.set_defaults(command=command)
 
 
 def serve(config: Config, _: argparse.Namespace) -> None:

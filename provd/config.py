@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -93,10 +93,15 @@ class Document:
     def compose(self, text: str) -> yaml.Node | None:
         try:
             return yaml.compose(text, Loader=PlainLoader)
+        except NotPlain as exc:
+            raise self.broken(exc.line, exc.reason) from exc
         except yaml.MarkedYAMLError as exc:
             mark = exc.problem_mark or exc.context_mark
             # Not str(exc): that quotes the line, which may hold a hash.
-            raise self.broken(mark.line + 1 if mark else 1, exc.problem or "is not YAML") from exc
+            reason = exc.problem or "is not YAML"
+            if "tag handle" in reason:  # quotes the word
+                reason = "text that begins with ! must stand in quotes"
+            raise self.broken(mark.line + 1 if mark else 1, reason) from exc
         except yaml.reader.ReaderError as exc:
             line = 1 + text.count("\n", 0, exc.position)
             raise self.broken(line, "holds a character that YAML does not allow") from exc
@@ -147,8 +152,12 @@ class Document:
             raise self.refused([])
         return result
 
+    def refuse(self, path: KeyPath, reason: str) -> None:
+        """Note a problem that `structure` shall raise with the others."""
+        self.problems.append(Problem(self.line(path), path, reason))
+
     def refused(self, found: Iterable[Problem]) -> ConfigError:
-        problems = sorted({*self.problems, *found}, key=lambda problem: problem.line)
+        problems = sorted({*self.problems, *found}, key=lambda problem: (problem.line, str(problem.path)))
         return ConfigError("\n".join(problem.show(self.source) for problem in problems))
 
 
@@ -161,18 +170,27 @@ class PlainLoader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise yaml.MarkedYAMLError(None, None, "YAML aliases and anchors are not used here", event.start_mark)
-        if event.tag is not None:
-            raise yaml.MarkedYAMLError(None, None, "YAML tags are not used here", event.start_mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor is not None:  # an alias has one too
+            raise NotPlain(event, "YAML anchors and aliases are not used here")
+        if getattr(event, "tag", None) is not None:
+            raise NotPlain(event, "YAML tags are not used here")
         if self.depth > DEEPEST_NESTING:
-            raise yaml.MarkedYAMLError(None, None, "is nested too deep", event.start_mark)
+            raise NotPlain(event, "is nested too deep")
         self.depth += 1
         try:
             return super().compose_node(parent, index)
         finally:
             self.depth -= 1
+
+
+class NotPlain(yaml.YAMLError):
+    """YAML that could be read and is not wanted."""
+
+    def __init__(self, event: yaml.Event, reason: str) -> None:
+        super().__init__(reason)
+        self.line = event.start_mark.line + 1 if event.start_mark else 1
+        self.reason = reason
 
 
 def scalar(node: yaml.Node) -> object:
@@ -360,26 +378,36 @@ def path(value: object) -> Path:
     return Path(text(value))
 
 
-def web_url(value: object, *, path_allowed: bool = True) -> str:
-    """An http or https URL without a trailing slash."""
+WEB_URL = re.compile(
+    r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[1-9][0-9]{0,4}))?"
+    r"(?P<path>(/[A-Za-z0-9!$&'()*+,;=:@._~-]*)*)"
+)
+
+
+def web_url(value: object) -> str:
+    """An http or https URL, without a trailing slash, query, fragment or password."""
     url = text(value)
-    try:
-        parts = urlsplit(url)
-        fine = (
-            parts.scheme in ("http", "https")
-            and re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", parts.netloc)
-            and parts.port != 0
-            and re.fullmatch(r"[!$&-;=@-Z_a-z~]*(%[0-9A-Fa-f]{2}[!$&-;=@-Z_a-z~]*)*", parts.path)
-            and not any(mark in url for mark in "?#")
-        )
-        literal = parts.netloc.startswith("[") and IPv6Address(parts.hostname or "")
-    except ValueError:
-        fine, literal = None, False
-    if not fine or (literal and literal.is_unspecified) or parts.hostname == "0.0.0.0":  # noqa: S104
+    match = WEB_URL.fullmatch(url)
+    if not match or int(match["port"] or 80) > 65535 or not is_destination(match["host"]):
         raise Invalid(f"{clip(url)!r} is not an http or https URL like http://192.168.1.100:8080")
-    if not path_allowed and parts.path.strip("/"):
-        raise Invalid("must be a URL without a path: provd serves at the root")
     return url.rstrip("/")
+
+
+def is_destination(host: str) -> bool:
+    """Whether a URL's host can be connected to: a name, or the address of something."""
+    if not host.startswith("[") and not re.fullmatch("[0-9.]+", host):
+        return True
+    try:
+        return not ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False
+
+
+def public_url(value: object) -> str:
+    url = web_url(value)
+    if urlsplit(url).path:
+        raise Invalid("must be a URL without a path: provd serves at the root")
+    return url
 
 
 def web_url_or_nothing(value: object) -> str:
@@ -431,12 +459,14 @@ def fingerprint(value: object) -> str:
     digits = text(value).upper()
     pairs = digits.split(":") if ":" in digits else re.findall("..?", digits)
     if len(pairs) != 32 or not all(re.fullmatch("[0-9A-F]{2}", pair) for pair in pairs):
-        raise Invalid("must be a SHA-256 fingerprint: 32 pairs of hex digits, as `pvenode cert info` shows it")
+        raise Invalid(
+            "must be a SHA-256 fingerprint: 32 pairs of hex digits, as `pvenode cert info` shows it"
+        )
     return ":".join(pairs)
 
 
 def interface_name(value: object) -> str:
-    """Of a link on this machine, a bridge or VLAN among them (netdev_name_valid in Linux's net/core/dev.c)."""
+    """Of a link on this machine, be it a bridge or a VLAN (`dev_valid_name` in Linux's net/core/dev.c)."""
     name = text(value)
     if not re.fullmatch(r"[^\s/:]{1,15}", name) or name in (".", ".."):
         raise Invalid(f"{clip(name)!r} is not the name of a network interface, like eno1 or br0")
@@ -483,7 +513,7 @@ def show_duration(seconds: float) -> str:
 
 @frozen(kw_only=True)
 class ServerSection:
-    public_url: str = field(metadata=read_by(lambda value: web_url(value, path_allowed=False)))
+    public_url: str = field(metadata=read_by(public_url))
     listen: str = field(default="0.0.0.0:8080", metadata=read_by(listen_address))
     auth: bool = field(default=True, metadata=read_by(on_or_off))
     allowed_hosts: tuple[str, ...] = field(default=(), metadata=read_by(listed(host_header)))
@@ -504,13 +534,13 @@ class ServerSection:
         """
         public = urlsplit(self.public_url.lower())
         public_port = public.port or {"http": 80, "https": 443}[public.scheme]
-        public_host = public.netloc.removesuffix(f":{public.port}")
-        names = {(public_host, public_port)}
+        names = {(public.netloc.removesuffix(f":{public.port}"), public_port)}
         names |= {(name, self.listen_port) for name in ("localhost", "127.0.0.1", "[::1]")}
-        plain = {name for name in self.allowed_hosts if not re.search(r"(?<=[^:]):[0-9]+$|\]:[0-9]+$", name)}
-        names |= {(name, port) for name in plain for port in (public_port, self.listen_port)}
-        implied = {name for name, port in names if port == {"http": 80, "https": 443}[public.scheme]}
-        return frozenset({f"{name}:{port}" for name, port in names} | implied | set(self.allowed_hosts))
+        without_port = {name for name in self.allowed_hosts if ":" not in name.rpartition("]")[2]}
+        names |= {(name, port) for name in without_port for port in (public_port, self.listen_port)}
+        # Clients leave out the port that a scheme implies (RFC 9110 §7.2).
+        portless = {name for name, port in names if port in (80, 443)}
+        return frozenset({f"{name}:{port}" for name, port in names} | portless | set(self.allowed_hosts))
 
 
 @frozen(kw_only=True)
@@ -549,9 +579,7 @@ class CredentialsSection:
 class InfrastructureSection:
     base_url: str = field(default="", metadata=read_by(web_url_or_nothing))
     """Empty: there is no inventory service."""
-    server_type_map: Mapping[str, str] = field(
-        default=MappingProxyType({}), metadata=read_by(type_map)
-    )
+    server_type_map: Mapping[str, str] = field(default=MappingProxyType({}), metadata=read_by(type_map))
 
 
 @frozen(kw_only=True)
@@ -682,7 +710,7 @@ def read_credential(file: Path | None, name: str, credentials_dir: Path | None) 
     try:
         content = read_file(file, LARGEST_CREDENTIAL, private=explicit).decode()
     except UnicodeDecodeError as exc:
-        raise ConfigError(f"{file}: the {name} in it is not UTF-8 text") from exc.with_traceback(None)
+        raise ConfigError(f"{file}: the {name} in it is not UTF-8 text") from exc
     except (OSError, ValueError) as exc:
         raise ConfigError(f"{file}: the {name} in it cannot be read: {why(exc)}") from exc
     content = content.removesuffix("\n").removesuffix("\r")
@@ -699,7 +727,9 @@ def describe(config: Config) -> str:
         if attrs.has(type(section))
     }
     sections["server"]["auth"] = "on" if config.server.auth else "off"
-    sections["deadlines"] = {state.value: show_duration(config.deadlines.of(state)) for state in DEADLINE_STATES}
+    sections["deadlines"] = {
+        state.value: show_duration(config.deadlines.of(state)) for state in DEADLINE_STATES
+    }
     return f"# {config.source}\n" + yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -707,7 +737,7 @@ def show_value(_: object, __: object, value: object) -> object:
     match value:
         case Secret():
             return "***"
-        case Path() | IPv4Network() | IPAddress():
+        case Path() | IPv4Network() | IPv4Address() | IPv6Address():
             return str(value)
         case tuple():
             return list(value)

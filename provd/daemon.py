@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import trio
@@ -40,6 +41,8 @@ log = logging.getLogger("provd")
 API_TOKEN_VARIABLE = "PROVD_API_TOKEN"
 """A token to accept from the start, for scripts that start provd themselves."""
 
+FIRST_LINK_LIVES = timedelta(days=1)
+
 
 async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
     """Serve until SIGTERM or SIGINT. Raises `ProvdError` for what keeps it from starting."""
@@ -48,10 +51,11 @@ async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
             "pxe.enabled: this version has no DHCP and TFTP of its own yet; set it to false and let "
             f"your DHCP server chain-load iPXE to {config.server.public_url}/ipxe/${{mac}}"
         )
+    first_start = not database_path(config).exists()
     async with open_parts(config, environ) as parts, trio.open_nursery() as services:
         await services.start(stop_on_signal, services.cancel_scope, parts)
         await services.start(parts.book.watch, lambda: tell_of_types(parts))
-        await let_in(parts, environ)
+        await let_in(parts, environ, first_start)
 
         parts.operations.resume()
         services.start_soon(deliver_to_inventory, parts, environ)
@@ -70,9 +74,7 @@ async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
 async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Parts]:
     credentials = credentials_dir(environ)
     book = ServerTypeBook(config.paths.server_types)
-    password = read_credential(
-        config.credentials.cluster_password_file, "cluster-password", credentials
-    )
+    password = read_credential(config.credentials.cluster_password_file, "cluster-password", credentials)
     with open_store(database_path(config)) as store:
         seal = Seal(load_master_key(config.paths.state_dir, credentials))
         bell = Bell()
@@ -94,15 +96,17 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
             )
 
 
-async def let_in(parts: Parts, environ: Mapping[str, str]) -> None:
-    """Accept the token that was given, and print a sign-in link when nobody could come in yet."""
+async def let_in(parts: Parts, environ: Mapping[str, str], first_start: bool) -> None:
+    """Accept the token that was given; at the first start, say how a human comes in."""
+    server_section = parts.config.server
     if (token := environ.get(API_TOKEN_VARIABLE)) is not None:
         await access.accept_token(parts.store, "environment", Secret(token))
-    if not parts.config.server.auth:
+    if not server_section.auth:
         log.warning("server.auth is off: whoever reaches this port may wipe every host")
-    elif (link := await access.first_sign_in_link(parts.store, parts.config.server.public_url)) is not None:
+    elif first_start:
+        link = await access.create_sign_in_link(parts.store, server_section.public_url, FIRST_LINK_LIVES)
         # The one secret that is printed: it works once, for a day, and somebody has to get in.
-        log.info("first start: sign in once, within a day, at %s", link.reveal())
+        log.info("first start: sign in, once, at %s (later: provd sign-in)", link.reveal())
 
 
 async def tell_of_types(parts: Parts) -> None:

@@ -128,9 +128,7 @@ def choose_handler(
 def subject(record: logging.LogRecord) -> str:
     """Who a record is about: `node1 op 17`, `node1`, `op 17` or nothing."""
     host, operation = getattr(record, "host", ""), getattr(record, "operation", None)
-    return visible(
-        " ".join([*([str(host)] if host else []), *([f"op {operation}"] if operation else [])]), 80
-    )
+    return one_line(" ".join([*([str(host)] if host else []), *([f"op {operation}"] if operation else [])]))
 
 
 class LineFormatter(logging.Formatter):
@@ -148,7 +146,10 @@ class LineFormatter(logging.Formatter):
         """Indented; empty unless the record carries an exception."""
         if not record.exc_info:
             return []
-        return ["    | " + one_line(line, LONGEST_MESSAGE) for line in self.formatException(record.exc_info).splitlines()]
+        return [
+            "    | " + one_line(line, LONGEST_MESSAGE)
+            for line in self.formatException(record.exc_info).splitlines()
+        ]
 
 
 class TerminalFormatter(LineFormatter):

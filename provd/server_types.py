@@ -5,14 +5,15 @@ A bad edit changes nothing: the types that were good stay in force, and `problem
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from types import MappingProxyType
 
 import trio
 from attrs import field, frozen
-from watchfiles import WatchfilesRustInternalError, awatch
+from watchfiles import awatch
+from watchfiles.main import FileChange
 
 from provd.config import (
     Document,
@@ -134,38 +135,49 @@ class ServerTypeBook:
         """Reload whenever the file changes, and call `on_change` when types or problem became others.
 
         Runs until cancelled, which is quick. A `reload` by somebody else is told too. Where the
-        system has no watch to give, `reload` is what remains, and a warning says so.
+        system has no watch to give (inotify(7), limits), a warning says so and `reload` remains.
         """
-        known = (self.current, self.problem)
-        task_status.started()
-        try:
-            async with looks(self.path) as changes:
-                first = True
-                async for touched in changes:
-                    # The watch stands since the first look: what happened before it is caught up with.
-                    if touched or first:
-                        self.reload()
-                    first = False
-                    if known != (self.current, self.problem):
-                        known = (self.current, self.problem)
-                        await on_change()
-        except (OSError, WatchfilesRustInternalError) as exc:
-            log.warning("changes of %s are not noticed, send SIGHUP after an edit: %s", self.path, exc)
+        told = (self.current, self.problem)
+        stop = trio.Event()
 
+        async def stop_thread() -> None:
+            # awatch cannot be cancelled before its thread ends; this makes the thread end.
+            try:
+                await trio.sleep_forever()
+            finally:
+                stop.set()
 
-@asynccontextmanager
-async def looks(path: Path) -> AsyncIterator[AsyncIterator[bool]]:
-    """An endless row of looks at `path`: whether it was touched since the look before.
+        async with trio.open_nursery() as nursery, aclosing(self.looks(stop)) as looks:
+            nursery.start_soon(stop_thread)
+            task_status.started()
+            try:
+                await anext(looks, None)
+            except OSError as exc:
+                log.warning("edits of %s are not noticed, send SIGHUP after one: %s", self.path, exc)
+                nursery.cancel_scope.cancel()
+                return
+            self.reload()  # what was edited before the watch stood
+            while True:
+                if told != (self.current, self.problem):
+                    told = (self.current, self.problem)
+                    await on_change()
+                if await anext(looks, None):
+                    self.reload()
+                await trio.lowlevel.checkpoint()  # awatch ends quietly when its thread is stopped
 
-    Directories are watched, not the file: editors and `os.replace` put a new file in its place.
-    """
-    names = {path.name, path.resolve().name}
-    folders = {path.absolute().parent, path.resolve().parent}
-    stop = trio.Event()
+    def looks(self, stop: trio.Event) -> AsyncGenerator[set[FileChange], None]:
+        """An endless row of looks, each at what happened to the file since the one before.
 
-    async def stop_thread() -> None:
-        # awatch waits for its thread before it can be cancelled; this one makes the thread stop.
-        try:
-            await trio.sleep_forever()
-        finally:
-            stop.set()
+        Directories are watched, not the file: editors and `os.replace` put a new file in its place.
+        """
+        files = {self.path.absolute(), self.path.resolve()}
+        names = {file.name for file in files}
+        return awatch(
+            *{file.parent for file in files},
+            watch_filter=lambda _, touched: Path(touched).name in names,
+            step=SETTLED_AFTER_MS,
+            stop_event=stop,
+            rust_timeout=LOOK_UP_MS,
+            yield_on_timeout=True,
+            recursive=False,
+        )

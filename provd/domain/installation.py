@@ -63,7 +63,9 @@ their beginning, what of it belongs to the property's value, the property. Other
 
 _BY_ID = "/dev/disk/by-id/"
 _DISK = re.compile(r"/dev/((sd|hd|vd|xvd)[a-z]{1,3}|nvme[0-9]{1,3}n[0-9]{1,3}|mmcblk[0-9]{1,3})")
-_PARTITION = re.compile(r"((sd|hd|vd|xvd)[a-z]+[0-9]+|(nvme[0-9]+n|mmcblk)[0-9]+p[0-9]+|by-id/.*-part[0-9]+)$")
+_PARTITION = re.compile(
+    r"((sd|hd|vd|xvd)[a-z]+[0-9]+|(nvme[0-9]+n|mmcblk)[0-9]+p[0-9]+|by-id/.*-part[0-9]+)$"
+)
 _ID_NAME = re.compile(r"[A-Za-z0-9#+.:=@_-]{1,200}")
 _DOMAIN_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NIC_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,14}")
@@ -225,7 +227,7 @@ def disk_property(disk: str) -> tuple[str, str] | None:
 
 
 def parse_nic_name(text: str) -> str:
-    """A link's name as the installer's kernel has it, and as the installer can pin it (2 to 15 characters)."""
+    """A link's name as the installer's kernel has it and the installer can pin it: 2 to 15 characters."""
     name = text.strip()
     if _NIC_NAME.fullmatch(name) is None:
         raise Invalid(f"{text[:40]!r} is not a NIC's name like enp1s0 or eno1", "management_nic")

@@ -134,7 +134,5 @@ def diagram() -> str:
         )
         for (before, _), after in TRANSITIONS.items()
     }
-    lines = [
-        f"    {before} --> {after}: {', '.join(facts)}" for (before, after), facts in arrows.items()
-    ]
+    lines = [f"    {before} --> {after}: {', '.join(facts)}" for (before, after), facts in arrows.items()]
     return "\n".join(["stateDiagram-v2", f"    [*] --> {State.REGISTERED}", *lines])

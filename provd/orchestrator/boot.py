@@ -27,6 +27,7 @@ from provd.netboot import scripts
 from provd.orchestrator.fleet import Change, Fleet
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.planning import make_plan
+from provd.orchestrator.quiet import Quiet
 from provd.proxmox.answer import build_answer, management_mac
 from provd.proxmox.first_boot import build_first_boot_script
 from provd.proxmox.reports import (
@@ -38,7 +39,7 @@ from provd.proxmox.reports import (
 from provd.remote.keys import Seal
 from provd.server_types import ServerType, ServerTypeBook
 from provd.store import hosts, images, operations
-from provd.store.database import now
+from provd.store.database import Db, now
 
 RESEND_FOR = timedelta(minutes=2)
 RESEND_TIMES = 3
@@ -65,6 +66,7 @@ class BootDesk:
         self._fleet = fleet
         self._runner = runner
         self._seal = seal
+        self._quiet = Quiet()
 
     # --- 1. the firmware, through iPXE ---
 
@@ -74,18 +76,19 @@ class BootDesk:
             mac = Mac.parse(mac_text)
         except Invalid as exc:
             raise NotYourTurn(str(exc)) from exc
-        host = self._host_of([mac])
-        if host is None:
+        known = self._host_of([mac])
+        if known is None:
             await self._fleet.sighted(mac, address, "asked for an iPXE script")
             raise NotYourTurn(f"{mac} is not registered here")
+        host_id = known.id
+        if BOOTS[known.state] is not Boots.INSTALLER and not self._quiet.may_say(host_id, known.state):
+            return scripts.local_disk_script(known.hostname)
 
         def fetched(change: Change) -> Host:
-            boots = BOOTS[hosts.get(change.db, host.id).state]
+            boots = BOOTS[hosts.get(change.db, host_id).state]
             if boots is Boots.INSTALLER:
                 images.offered(change.db, self._installer_url, change.at)
-            return change.fact(
-                host.id, Fact.SCRIPT_FETCHED, f"{address} fetched its boot script: {boots}"
-            )
+            return change.fact(host_id, Fact.SCRIPT_FETCHED, f"{address} fetched its boot script: {boots}")
 
         host = await self._fleet.change(fetched)
         if BOOTS[host.state] is Boots.INSTALLER:
@@ -133,9 +136,15 @@ class BootDesk:
 
         def disarm(change: Change) -> None:
             # Asked again inside the transaction: only one of two requests can find it still armed.
-            if change.fact(
-                host.id, Fact.ANSWER_SENT, f"answer sent to {asker.split()[0]}: {describe_machine(machine)}"
-            ).state is not State.INSTALLING or not operations.get(change.db, operation.id).active:
+            if (
+                change.fact(
+                    host.id,
+                    Fact.ANSWER_SENT,
+                    f"answer sent to {asker.split()[0]}: {describe_machine(machine)}",
+                ).state
+                is not State.INSTALLING
+                or not operations.get(change.db, operation.id).active
+            ):
                 raise NotYourTurn(f"{host.hostname} is not waiting for an answer any more")
             operations.keep_answer(
                 change.db,
@@ -230,6 +239,15 @@ class BootDesk:
             if before is host.state:
                 return
             hosts.set_address(change.db, host_id, call.ip, call.hardware_id)
+            if call.reboot_needed:
+                change.note(
+                    News(
+                        event="host.reboot_needed",
+                        message="IOMMU and vfio are set up; the kernel takes them up at the next reboot",
+                        level=Level.WARNING,
+                        host_id=host_id,
+                    )
+                )
             # What the installer reported was pinned and stays; only a lost report is made good.
             if before is State.INSTALLING:
                 hosts.set_host_keys(change.db, host_id, call.host_keys)
@@ -248,7 +266,7 @@ class BootDesk:
         return found[0] if len(found) == 1 else None
 
     def _party(self, host_id: HostId) -> _Party:
-        def find(db: hosts.Db) -> _Party:
+        def find(db: Db) -> _Party:
             operation = operations.active_on(db, host_id)
             if operation is None:
                 raise NotYourTurn(f"nothing is being done to host {host_id}")
@@ -265,6 +283,8 @@ class BootDesk:
         return party
 
     async def _turned_away(self, host: Host, what: str) -> None:
+        if not self._quiet.may_say(host.id, what):
+            return
         await self._fleet.note(
             News(
                 event="machine.turned_away",

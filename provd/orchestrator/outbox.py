@@ -30,9 +30,7 @@ async def serve(
         if due:
             await _deliver(fleet, section, token, client, due[0])
             continue
-        pause = (
-            max(0.0, (waiting[0].next_try_at - now()).total_seconds()) if waiting else float("inf")
-        )
+        pause = max(0.0, (waiting[0].next_try_at - now()).total_seconds()) if waiting else float("inf")
         with trio.move_on_after(pause):
             await ring.wait()
 

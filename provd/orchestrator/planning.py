@@ -33,8 +33,6 @@ def make_plan(config: Config, server_type: ServerType, host: Host) -> InstallPla
     return plan
 
 
-
-
 def _first(name: str, *layers: object) -> str:
     value: str | None = _first_or_none(name, *layers)
     if value is None:

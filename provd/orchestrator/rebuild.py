@@ -68,8 +68,7 @@ WAITS: Mapping[State, Wait] = {
     State.INSTALLED: Wait(
         State.FIRST_BOOT,
         "the new system to come up from its own disk and call home",
-        "does it boot from that disk, and can it reach provd? On the host: "
-        "journalctl -u proxmox-first-boot",
+        "does it boot from that disk, and can it reach provd? On the host: journalctl -u proxmox-first-boot",
     ),
     State.FIRST_BOOT: Wait(
         State.JOINING,
@@ -79,7 +78,7 @@ WAITS: Mapping[State, Wait] = {
     State.JOINING: Wait(
         State.READY,
         "the cluster to accept it",
-        "`pvecm status` on a member and on the host; a join that hangs at \"waiting for quorum\" "
+        '`pvecm status` on a member and on the host; a join that hangs at "waiting for quorum" '
         "means that UDP ports 5405 to 5412 are blocked between them",
     ),
 }
@@ -110,9 +109,7 @@ class Rebuild:
     def begin(self, change: Change, host: Host, operation: Operation) -> None:
         key = KeyPair.generate(f"provd-operation-{operation.id}")
         sealed = self._seal.seal(key.seed, _context(operation))
-        operations.keep_key(
-            change.db, operation.id, SealedKey(public_line=key.public_line, sealed=sealed)
-        )
+        operations.keep_key(change.db, operation.id, SealedKey(public_line=key.public_line, sealed=sealed))
         armed = change.fact(
             host.id,
             Fact.REBUILD_STARTED,
@@ -246,9 +243,7 @@ class Rebuild:
             yield
         if scope.cancelled_caught:
             wait = WAITS[state]
-            raise DeadlinePassed(
-                f"waited {duration(seconds)} for {wait.expected}, in vain: {wait.look_at}"
-            )
+            raise DeadlinePassed(f"waited {duration(seconds)} for {wait.expected}, in vain: {wait.look_at}")
 
     def seconds_allowed(self, host: Host, state: State) -> float | None:
         """How long the host may stay in `state`; None where nobody is working on it."""
@@ -282,9 +277,7 @@ class Rebuild:
         )
 
     async def _note(self, host_id: HostId, message: str, level: Level = Level.INFO) -> None:
-        await self._fleet.note(
-            News(event="rebuild.note", message=message, level=level, host_id=host_id)
-        )
+        await self._fleet.note(News(event="rebuild.note", message=message, level=level, host_id=host_id))
 
 
 def _announce_join(change: Change, host_id: HostId) -> None:

@@ -50,8 +50,9 @@ replace() {
 
 let_provd_in() {
     keys="$root/root/.ssh/authorized_keys2"
-    mkdir -p "$root/root/.ssh" && chmod 0700 "$root/root/.ssh" || return 1
     wanted="$key_options $key_line"
+    mkdir -p "$root/root/.ssh" || return 1
+    chmod 0700 "$root/root/.ssh"
     if [ -f "$keys" ] && grep -qxF -- "$wanted" "$keys"; then
         return 0
     fi
@@ -145,28 +146,27 @@ reboot_needed() {
 
 # --- the call home -------------------------------------------------------------------------------
 
-# vmbr0's address: the installer writes it down even when it came from DHCP.
-own_address() {
-    address="$(awk '
+# What /etc/network/interfaces says of vmbr0: the first word behind $1.
+bridge() {
+    awk -v key="$1" '
         $1 == "iface" { inside = ($2 == "vmbr0") }
-        inside && $1 == "address" { sub("/.*", "", $2); print $2; exit }
-    ' "$root/etc/network/interfaces" 2>/dev/null)"
+        inside && $1 == key { print $2; exit }
+    ' "$root/etc/network/interfaces" 2>/dev/null
+}
+
+# The installer writes the address down even when it came from DHCP.
+own_address() {
+    address="$(bridge address)"
     if [ -z "$address" ]; then # no packet is sent: this asks the routing table
         address="$(ip -4 -o route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p')"
     fi
-    printf '%s' "$address"
+    printf '%s' "${address%%/*}"
 }
 
-# A bridge has the address of one of its ports, so that of any port that is hardware names the machine.
+# Names the machine where its firmware has no UUID: the NIC under the bridge.
 own_mac() {
-    for port in "$root"/sys/class/net/vmbr0/brif/*; do
-        port="$root/sys/class/net/${port##*/}"
-        if [ -e "$port/device" ] && [ -r "$port/address" ]; then
-            cat "$port/address"
-            return
-        fi
-    done
-    cat "$root/sys/class/net/vmbr0/address" 2>/dev/null
+    cat "$root/sys/class/net/$(bridge bridge-ports)/address" 2>/dev/null ||
+        cat "$root/sys/class/net/vmbr0/address" 2>/dev/null
 }
 
 # A JSON string. What the values here may not contain anyway is dropped: nothing is left to escape.
@@ -178,10 +178,10 @@ host_keys() {
     separator=''
     for file in "$root"/etc/ssh/ssh_host_*_key.pub; do
         [ -r "$file" ] || continue
-        type='' body=''
-        read -r type body rest <"$file" || [ -n "$body" ] || continue
+        algorithm='' body=''
+        read -r algorithm body _ <"$file" || [ -n "$body" ] || continue
         printf '%s' "$separator"
-        json_string "$type $body"
+        json_string "$algorithm $body"
         separator=','
     done
 }

@@ -18,6 +18,7 @@ import base64
 import hashlib
 import logging
 import math
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
@@ -38,7 +39,7 @@ OUTPUT_LIMIT = 1 << 20
 """Bytes of stdout and stderr together. What is read here ends in an activity or is parsed: both are short."""
 
 WINDOW = 16 * OUTPUT_LIMIT
-"""Receive window of a channel. paramiko announces more window once a tenth is used up: never, below the limit."""
+"""Receive window of a channel. paramiko announces more once a tenth is used up: never, below the limit."""
 
 CLOSE_SECONDS = 2.0
 """How long a polite end may take before the connection is simply dropped."""
@@ -267,11 +268,11 @@ class Session:
     async def close(self) -> None:
         """End the connection and paramiko's threads; the caller bounds the wait."""
         self.hang_up()
-        self.transport.packetizer.complete_handshake()  # stops a timer thread that no failure stops
         if self.transport.is_alive():
             await trio.to_thread.run_sync(self.transport.join, abandon_on_cancel=True, limiter=WORKERS)
         # Only now: a thread that still reads from the descriptor could read from its next owner.
         self.sock.close()
+        self.transport.packetizer.complete_handshake()  # stops a timer thread that no failure stops
 
 
 @asynccontextmanager
@@ -331,6 +332,6 @@ def reason(exc: BaseException | None) -> str:
         return ", ".join({reason(each): None for each in exc.__cause__.exceptions})
     if exc is None or isinstance(exc, EOFError):
         return "the connection was closed"
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror
+    if isinstance(exc, OSError) and exc.errno and not isinstance(exc, socket.gaierror):
+        return os.strerror(exc.errno)
     return " ".join(str(exc).split())[:200] or type(exc).__name__

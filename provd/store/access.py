@@ -12,7 +12,7 @@ from attrs import frozen
 from provd.domain.errors import Conflict, NotFound
 from provd.store.database import Db, moment, optional_moment, timestamp
 
-_TOKEN = "SELECT id, name, created_at, last_used_at, revoked_at FROM tokens"
+_API_TOKEN = "SELECT id, name, created_at, last_used_at, revoked_at FROM tokens"
 
 
 @frozen(kw_only=True)
@@ -41,19 +41,23 @@ def add_token(db: Db, name: str, hash: bytes, at: datetime) -> None:
     if taken is not None:
         raise Conflict(f"there is a token {name!r} already: revoke it first, or take another name")
     db.execute("DELETE FROM tokens WHERE name = ?", (name,))
-    db.execute(
-        "INSERT INTO tokens (name, hash, created_at) VALUES (?, ?, ?)", (name, hash, timestamp(at))
-    )
+    db.execute("INSERT INTO tokens (name, hash, created_at) VALUES (?, ?, ?)", (name, hash, timestamp(at)))
+
+
+def replace_token(db: Db, name: str, hash: bytes, at: datetime) -> None:
+    """As `add_token`, but whoever has the name now loses it."""
+    db.execute("DELETE FROM tokens WHERE name = ?", (name,))
+    add_token(db, name, hash, at)
 
 
 def tokens(db: Db) -> list[Token]:
     """In the order they were made, revoked ones included."""
-    return [_token(row) for row in db.execute(f"{_TOKEN} ORDER BY id")]
+    return [_token(row) for row in db.execute(f"{_API_TOKEN} ORDER BY id")]
 
 
 def token_of(db: Db, hash: bytes) -> Token | None:
     """Revoked ones included: the caller looks."""
-    row = db.execute(f"{_TOKEN} WHERE hash = ?", (hash,)).fetchone()
+    row = db.execute(f"{_API_TOKEN} WHERE hash = ?", (hash,)).fetchone()
     return _token(row) if row is not None else None
 
 

@@ -12,9 +12,7 @@ from provd.domain.hosts import HostOptions, IPAddress, IPInterface
 _converter = cattrs.Converter(omit_if_default=True, forbid_extra_keys=True)
 _converter.register_structure_hook(IPAddress, lambda text, _: ip_address(text))
 _converter.register_structure_hook(IPInterface, lambda text, _: ip_interface(text))
-_converter.register_structure_hook_func(
-    lambda kind: kind == IPInterface, lambda text, _: ip_interface(text)
-)
+_converter.register_structure_hook_func(lambda kind: kind == IPInterface, lambda text, _: ip_interface(text))
 
 
 def options_to_json(options: HostOptions) -> str:

@@ -10,7 +10,7 @@ offer the installer again" is such a row.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -66,7 +66,7 @@ def open_store(path: Path) -> Iterator[Store]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         with closing(_connect(path)) as db:
-            migrate(db)
+            migrate(db, migrations())
         store = Store(path)
     except (sqlite3.Error, OSError) as exc:
         raise StoreError(f"the database {path} cannot be used: {exc}") from exc
@@ -86,13 +86,12 @@ def transaction(db: Db) -> Iterator[None]:
         raise
 
 
-def migrate(db: Db) -> None:
+def migrate(db: Db, steps: Sequence[str]) -> None:
     """Bring the schema up to this program's, each step and its number in one transaction.
 
     `executescript` would commit whatever is open and break exactly that, so each statement is
     executed on its own.
     """
-    steps = migrations()
     version = schema_version(db)
     if version > len(steps):
         raise StoreError(
@@ -119,7 +118,7 @@ def migrations() -> list[str]:
 
 
 def statements(script: str) -> Iterator[str]:
-    """Split SQL text at the semicolons that end a statement: those inside a trigger do not."""
+    """Split SQL text at the line ends that end a statement: those inside a trigger do not."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

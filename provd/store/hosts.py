@@ -22,9 +22,7 @@ _HOST = """
 """
 
 
-def register(
-    db: Db, hostname: str, mac: Mac, server_type: str, options: HostOptions, at: datetime
-) -> Host:
+def register(db: Db, hostname: str, mac: Mac, server_type: str, options: HostOptions, at: datetime) -> Host:
     """Raises `Conflict` naming the host that has the MAC or the name already."""
     taken = db.execute(
         "SELECT hostname, mac FROM hosts WHERE mac = ? OR hostname = ?", (str(mac), hostname)
@@ -72,15 +70,11 @@ def hostnames(db: Db) -> set[str]:
 
 
 def set_state(db: Db, host_id: HostId, state: State, at: datetime) -> None:
-    db.execute(
-        "UPDATE hosts SET state = ?, state_since = ? WHERE id = ?", (state, timestamp(at), host_id)
-    )
+    db.execute("UPDATE hosts SET state = ?, state_since = ? WHERE id = ?", (state, timestamp(at), host_id))
 
 
 def set_address(db: Db, host_id: HostId, ip: IPAddress, hardware_id: str) -> None:
-    db.execute(
-        "UPDATE hosts SET ip = ?, hardware_id = ? WHERE id = ?", (str(ip), hardware_id, host_id)
-    )
+    db.execute("UPDATE hosts SET ip = ?, hardware_id = ? WHERE id = ?", (str(ip), hardware_id, host_id))
 
 
 def set_host_keys(db: Db, host_id: HostId, keys: tuple[str, ...]) -> None:

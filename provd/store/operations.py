@@ -98,9 +98,7 @@ def keep_key(db: Db, operation_id: OperationId, key: SealedKey) -> None:
 
 
 def key(db: Db, operation_id: OperationId) -> SealedKey | None:
-    row = db.execute(
-        "SELECT public_key, sealed_key FROM operations WHERE id = ?", (operation_id,)
-    ).fetchone()
+    row = db.execute("SELECT public_key, sealed_key FROM operations WHERE id = ?", (operation_id,)).fetchone()
     if row is None or row["sealed_key"] is None:
         return None
     return SealedKey(public_line=row["public_key"], sealed=row["sealed_key"])
@@ -148,9 +146,7 @@ def answer(db: Db, operation_id: OperationId) -> ServedAnswer | None:
 
 
 def count_answer(db: Db, operation_id: OperationId) -> None:
-    db.execute(
-        "UPDATE operations SET answers_served = answers_served + 1 WHERE id = ?", (operation_id,)
-    )
+    db.execute("UPDATE operations SET answers_served = answers_served + 1 WHERE id = ?", (operation_id,))
 
 
 def token_hash(db: Db, operation_id: OperationId) -> bytes | None:

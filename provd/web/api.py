@@ -39,7 +39,7 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.post("/hosts")
     async def register_host() -> Response:
-        wish = bodies.parse_registration(await request.get_data())
+        wish = bodies.parse_registration(await bodies.received())
         host = await parts.enrolment.register(
             wish.mac, wish.server_type, wish.hostname, wish.options, g.actor
         )
@@ -52,7 +52,7 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.post("/hosts/<id:host_id>/rebuild")
     async def rebuild_host(host_id: int) -> Response:
-        password = bodies.parse_password(await request.get_data())
+        password = bodies.parse_password(await bodies.received())
         if password is None and parts.passwords.standing is None:
             raise Invalid(
                 "the root password of a cluster member is needed to join: give it as "
@@ -82,13 +82,11 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.post("/operations/<id:operation_id>/cancel")
     async def cancel_operation(operation_id: int) -> Response:
-        return jsonify(
-            operation_view(await parts.operations.cancel(OperationId(operation_id), g.actor))
-        )
+        return jsonify(operation_view(await parts.operations.cancel(OperationId(operation_id), g.actor)))
 
     @api.post("/operations/<id:operation_id>/cluster-password")
     async def give_password(operation_id: int) -> Response:
-        password = bodies.parse_password(await request.get_data())
+        password = bodies.parse_password(await bodies.received())
         if password is None:
             raise Invalid("cluster_password is missing", "cluster_password")
         if not read(lambda db: operations.get(db, OperationId(operation_id))).active:

@@ -1,8 +1,8 @@
 """The web application: which room answers which path. Nothing is decided here."""
 
-from quart import Response, jsonify, request
+from quart import Response, g, jsonify, request
 from quart_trio import QuartTrio
-from werkzeug.routing import IntegerConverter
+from werkzeug.routing import IntegerConverter, Map
 
 from provd.store import activity
 from provd.web import api, assets, boot, gate, pages, problems, stream
@@ -15,8 +15,8 @@ ROWS_AT_ONCE = 200
 class IdConverter(IntegerConverter):
     """A row's number: what SQLite can hold, and no more digits than that."""
 
-    def __init__(self, map: object, *args: object) -> None:  # noqa: A002  # werkzeug's name
-        super().__init__(map, min=1, max=2**53)  # type: ignore[arg-type]  # werkzeug's own Map
+    def __init__(self, map: Map) -> None:
+        super().__init__(map, min=1, max=2**53)
 
 
 def create_app(parts: Parts) -> QuartTrio:
@@ -26,9 +26,7 @@ def create_app(parts: Parts) -> QuartTrio:
     server = parts.config.server
     gate.install(
         app,
-        gate.GateConfig(
-            public_url=server.public_url, allowed_hosts=server.allowed_hosts, auth=server.auth
-        ),
+        gate.GateConfig(public_url=server.public_url, allowed_hosts=server.host_headers, auth=server.auth),
         parts.store,
     )
     app.register_blueprint(boot.blueprint(parts.desk))
@@ -39,13 +37,12 @@ def create_app(parts: Parts) -> QuartTrio:
     @app.get("/events")
     async def events() -> Response:
         return stream.event_response(
-            rows_after=lambda last: parts.store.read(
-                lambda db: activity.after(db, last, ROWS_AT_ONCE)
-            ),
+            rows_after=lambda last: parts.store.read(lambda db: activity.after(db, last, ROWS_AT_ONCE)),
             bounds=lambda: parts.store.read(activity.bounds),
             bell=parts.bell,
             last_id=stream.last_event_id(request),
             render=activity_view,
+            welcome=g.still_welcome,
         )
 
     @app.get("/healthz")

@@ -11,6 +11,7 @@ from quart import Blueprint, Response, request
 from provd.domain.hosts import HostId
 from provd.domain.secrets import Secret
 from provd.orchestrator.boot import BootDesk
+from provd.web.bodies import received
 
 
 def blueprint(desk: BootDesk) -> Blueprint:
@@ -22,9 +23,7 @@ def blueprint(desk: BootDesk) -> Blueprint:
 
     @machines.post("/api/boot/answer")
     async def answer() -> Response:
-        return Response(
-            await desk.answer(await request.get_data(), _address()), content_type="application/toml"
-        )
+        return Response(await desk.answer(await received(), _address()), content_type="application/toml")
 
     @machines.get("/api/hosts/<id:host_id>/first-boot-script")
     async def first_boot_script(host_id: int) -> Response:
@@ -32,13 +31,13 @@ def blueprint(desk: BootDesk) -> Blueprint:
 
     @machines.post("/api/hosts/<id:host_id>/installed")
     async def installed(host_id: int) -> Response:
-        await desk.installed(HostId(host_id), _token(), await request.get_data())
+        await desk.installed(HostId(host_id), _token(), await received())
         # Installers since PVE 9.2 take 200 and 201 for success and nothing else.
         return _text("noted\n", "text/plain")
 
     @machines.post("/api/hosts/<id:host_id>/phone-home")
     async def phone_home(host_id: int) -> Response:
-        await desk.phoned_home(HostId(host_id), _token(), await request.get_data())
+        await desk.phoned_home(HostId(host_id), _token(), await received())
         return _text("welcome\n", "text/plain")
 
     return machines

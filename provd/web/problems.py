@@ -77,9 +77,7 @@ def problem(status: int, title: str | None = None, detail: str = "", **members: 
     document: dict[str, object] = {"title": title or HTTPStatus(status).phrase, "status": status}
     if detail:
         document["detail"] = detail
-    return Response(
-        dumps(document | members) + "\n", status=status, content_type="application/problem+json"
-    )
+    return Response(dumps(document | members) + "\n", status=status, content_type="application/problem+json")
 
 
 def plain(status: int, detail: str) -> Response:
@@ -91,7 +89,7 @@ def plain(status: int, detail: str) -> Response:
 def refusal(status: int, detail: str, **members: object) -> Response:
     """A problem document or plain words, whichever the path of this request is for."""
     if request.path.startswith(FOR_PROGRAMS):
-        return problem(status, detail=detail, **members)
+        return problem(status, None, detail, **members)
     return plain(status, detail)
 
 
@@ -123,7 +121,7 @@ def install(app: Quart) -> None:
     async def http(error: HTTPException) -> Response:
         response = refusal(error.code or 500, error.description or "")
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
-            response.headers["Allow"] = ", ".join(error.valid_methods)
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
         return response
 
     @app.errorhandler(InternalServerError)

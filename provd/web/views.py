@@ -30,9 +30,9 @@ def host_view(host: Host, operation: Operation | None, seconds_allowed: float | 
         "options": attrs.asdict(
             host.options,
             filter=lambda _, value: value is not None,
-            value_serializer=lambda _, __, value: value
-            if isinstance(value, str | tuple | list | dict)
-            else str(value),
+            value_serializer=lambda _, __, value: (
+                value if isinstance(value, str | tuple | list | dict) else str(value)
+            ),
         ),
         "state": host.state,
         "state_since": _time(host.state_since),

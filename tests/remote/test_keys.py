@@ -36,7 +36,8 @@ def test_openssh_reads_the_public_line(tmp_path: Path) -> None:
     path = tmp_path / "key.pub"
     path.write_text(pair.public_line + "\n")
     listed = ssh_keygen("-l", "-f", str(path))
-    assert listed.startswith("256 SHA256:") and listed.endswith("provd operation 17 (ED25519)")
+    assert listed.startswith("256 SHA256:")
+    assert listed.endswith("provd operation 17 (ED25519)")
 
 
 def test_body_is_the_middle_of_the_public_line() -> None:
@@ -48,8 +49,11 @@ def test_body_is_the_middle_of_the_public_line() -> None:
 def test_pairs_differ_and_hide_their_seed() -> None:
     """Two pairs are two secrets, and `repr` shows neither."""
     one, other = KeyPair.generate("x"), KeyPair.generate("x")
-    assert one != other and one.body != other.body
-    assert "seed" not in repr(one) and one.seed.hex() not in repr(one) and str(one.seed) not in repr(one)
+    assert one != other
+    assert one.body != other.body
+    assert "seed" not in repr(one)
+    assert one.seed.hex() not in repr(one)
+    assert str(one.seed) not in repr(one)
 
 
 @given(seeds, st.binary(max_size=200), st.text(max_size=40))
@@ -90,7 +94,8 @@ def test_equal_values_are_sealed_differently() -> None:
 def test_first_start_makes_the_key_and_later_starts_find_it(tmp_path: Path) -> None:
     """The state directory's key is 32 bytes, mode 0600, stays the same, and leaves no other file behind."""
     first = load_master_key(tmp_path, None)
-    assert load_master_key(tmp_path, None) == first and len(first) == 32
+    assert load_master_key(tmp_path, None) == first
+    assert len(first) == 32
     assert [path.name for path in tmp_path.iterdir()] == ["sealing.key"]
     assert (tmp_path / "sealing.key").stat().st_mode & 0o777 == 0o600
 

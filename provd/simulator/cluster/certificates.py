@@ -94,7 +94,8 @@ def _write_leaf(authority: Path, directory: Path, stem: str, node: str, ip: str)
     else:
         key = ec.generate_private_key(ec.SECP256R1())
     ca_key = serialization.load_pem_private_key((authority / "priv" / "pve-root-ca.key").read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)  # this module makes no others
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
     ca = x509.load_pem_x509_certificate((authority / "pve-root-ca.pem").read_bytes())
     names: list[x509.GeneralName] = [
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),

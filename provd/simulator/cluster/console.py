@@ -1,10 +1,11 @@
-"""A program's three streams as the worker of `pvecm add` has them, with everything it says also in a task log."""
+"""The three streams of `pvecm add`; what goes to the first is also the log of its task."""
 
 import os
 import sys
 import termios
 import time
 import tty
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,10 +53,8 @@ class Console:
             self._log.write(f"TASK ERROR: {words.rstrip()}\n".encode() if died else b"TASK OK\n")
             self._log.close()
         if died:
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):
                 os.write(2, f"{words}\n".encode())
-            except (BrokenPipeError, ConnectionResetError):
-                pass
 
     def read_line(self) -> str | None:
         """One line without its end, or None when there will never be one."""
@@ -72,12 +71,12 @@ class Console:
 
     def _read_hidden(self, prompt: str) -> str:
         """A star per byte; TAB, or backspace at the start, turns the stars off (PVE::PTY of PVE 9)."""
-        os.write(1, prompt.encode())
         before = termios.tcgetattr(0)
         typed = bytearray()
         stars = True
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSADRAIN)
         try:
+            os.write(1, prompt.encode())  # only now: whoever waits for it is not echoed in clear
             while True:
                 byte = os.read(0, 1)
                 if byte in (b"\r", b"\n", b"\x04", b""):

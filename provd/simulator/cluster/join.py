@@ -13,7 +13,8 @@ import re
 import shutil
 import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import NoReturn
 from urllib.parse import unquote
@@ -63,14 +64,25 @@ def run_add(machine: Machine, cluster: Cluster, call: Call) -> int:
         password = ""
         if not call.flag("use_ssh"):
             password = console.read_password(f"Please enter superuser (root) password for '{host}': ")
-        with (machine.root / f"run/pvecm/{os.getpid()}.pid").open("a") as running:
-            fcntl.flock(running, fcntl.LOCK_EX)  # tells stop_pvecm() that this number is ours
-            console.open_log(machine.root, machine.read().hostname, "clusterjoin")
+        console.open_log(machine.root, machine.read().hostname, "clusterjoin")
+        with running_here(machine):
             Join(machine, cluster, call, console, password).run()
     except Died as exc:
         died = exc
     console.end(died)
     return 0
+
+
+@contextmanager
+def running_here(machine: Machine) -> Iterator[None]:
+    """Let `stop_pvecm` find this process: the lock says that the number in the file's name is still ours."""
+    file = machine.root / f"run/pvecm/{os.getpid()}.pid"
+    with file.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
@@ -253,7 +265,9 @@ class Join:
         for warning in answer.data["warnings"]:
             self.say(f"cluster: {warning}\n")
         self.say("Join request OK, finishing setup locally\n")
-        return Admission(answer.data["corosync_conf"].encode(), answer.data["corosync_authkey"].encode("latin-1"))
+        return Admission(
+            answer.data["corosync_conf"].encode(), answer.data["corosync_authkey"].encode("latin-1")
+        )
 
     def log_in(self, client: ApiClient) -> dict[str, str]:
         who = {"username": "root@pam"}
@@ -310,7 +324,9 @@ class Join:
                     self.say(f"forcing overwrite of configured node '{self.name}'\n")
         except Refused as exc:
             self.say(f"{exc}\n")
-            words = " ".join(f"--{name} {value}" for name, value in self.parameters(ip).items() if name != "force")
+            words = " ".join(
+                f"--{name} {value}" for name, value in self.parameters(ip).items() if name != "force"
+            )
             command = f"pvecm addnode {self.name} --force 1 {words}"
             raise Died(
                 f"unable to add node: command failed (ssh {self.host} -o BatchMode=yes {command})"
@@ -346,9 +362,7 @@ class Join:
             replace_file(self.machine.path(name), gzip.compress(dump), 0o600)
             shutil.rmtree(database)
         elif state.release.backup_may_fail:
-            self.say(
-                "failed to create backup of pre-join config database - cannot backup old database\n"
-            )
+            self.say("failed to create backup of pre-join config database - cannot backup old database\n")
             database.rename(database.with_name(f"config.db.{int(time.time())}"))
         else:
             raise Died("cannot backup old database")

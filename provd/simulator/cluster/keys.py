@@ -25,13 +25,13 @@ def first_boot_updatecerts(root: Path) -> None:
 
 
 def create_root_key(machine: Machine) -> None:
-    """Make /root/.ssh/id_rsa and config, where absent; 2048 bits where Proxmox takes 4096, for speed."""
+    """Make /root/.ssh/id_rsa and config, where absent; short, since nothing logs in with it here."""
     ssh = machine.path("/root/.ssh")
     hostname = machine.read().hostname
     if not (ssh / "id_rsa").exists():
         subprocess.run(
-            ["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-C", f"root@{hostname}"]
-            + ["-f", str(ssh / "id_rsa")],
+            [*f"ssh-keygen -q -t rsa -b 1024 -C root@{hostname} -f id_rsa -N".split(), ""],
+            cwd=ssh,
             check=True,
             stdin=subprocess.DEVNULL,
         )
@@ -60,7 +60,7 @@ def take_over_keys(machine: Machine) -> None:
 
 
 def merge_keys(machine: Machine) -> None:
-    """Add this machine's own key, and a left-over backup, to the file in /etc/pve; nothing is ever removed."""
+    """Add this machine's own key, and a left-over backup, to the file in /etc/pve; nothing is removed."""
     ssh = machine.path("/root/.ssh")
     shared = machine.pve / "priv" / "authorized_keys"
     parts = [shared, ssh / "authorized_keys.org", ssh / "id_rsa.pub"]

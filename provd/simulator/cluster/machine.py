@@ -6,6 +6,7 @@ machine is a quorate member. A link's own mode has the write bit, so the test th
 quorum (lstat of /etc/pve/local, bit 0200) holds for a quorate member; for others the link is absent.
 """
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -109,16 +110,29 @@ def install_pve_tools(
 ) -> None:
     """Make a machine of `root`: state file, /etc/pve, and the programs in ROOT/usr/local/bin.
 
-    `joined` is for machines that are members already. To call it again is a reinstallation: the old
-    /etc/pve and corosync's files are gone.
+    `joined` is for machines that are members already. To call it again is a reinstallation: what Proxmox
+    keeps in /etc/pve, /etc/corosync and /root/.ssh is gone, but a regular authorized_keys stays, since it is
+    the installer's.
     """
     machine = Machine(root.resolve())
     for directory in ("etc/pve", "etc/corosync"):
         shutil.rmtree(machine.root / directory, ignore_errors=True)
-    for directory in ("etc/pve", "etc/corosync", "usr/local/bin", "var/lock", "var/log/pve/tasks", "run/pvecm"):
+    for directory in (
+        "etc/pve",
+        "etc/corosync",
+        "usr/local/bin",
+        "var/lock",
+        "var/log/pve/tasks",
+        "run/pvecm",
+    ):
         (machine.root / directory).mkdir(parents=True, exist_ok=True)
     for directory in ("root", "root/.ssh", "var/lib/pve-cluster/backup"):
         (machine.root / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
+    ssh = machine.root / "root" / ".ssh"
+    for name in ("id_rsa", "id_rsa.pub", "authorized_keys.org"):
+        (ssh / name).unlink(missing_ok=True)
+    if (ssh / "authorized_keys").is_symlink():
+        (ssh / "authorized_keys").unlink()
     state = MachineState(
         hostname=hostname, ip=ip, cluster_dir=str(cluster_dir.resolve()), root_password=root_password
     )
@@ -133,8 +147,6 @@ def install_pve_tools(
 
 def stop_pvecm(root: Path) -> None:
     """Kill every `pvecm` that still runs on the machine, as pulling its plug does."""
-    import fcntl
-
     for file in sorted((root / "run" / "pvecm").glob("*.pid")):
         with file.open() as running:
             try:

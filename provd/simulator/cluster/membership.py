@@ -84,10 +84,14 @@ def _links_of_newcomer(state: ClusterState, request: AddRequest) -> dict[str, st
     for number, address in sorted(request.links.items()):
         for name, node in state.nodes.items():
             if name != request.name and node.links.get(number) == address:
-                raise Refused(f"corosync: address '{address}' already used on link ring{number}_addr by node '{name}'")
+                raise Refused(
+                    f"corosync: address '{address}' already used on link ring{number}_addr by node '{name}'"
+                )
     if request.links:
         for number in sorted(wanted - set(request.links)):
-            raise Refused(f"corosync: link {number} exists in cluster config but wasn't specified for new node")
+            raise Refused(
+                f"corosync: link {number} exists in cluster config but wasn't specified for new node"
+            )
         for number in sorted(set(request.links) - wanted):
             raise Refused(f"corosync: link {number} specified for new node doesn't exist in cluster config")
         return dict(request.links)
@@ -127,7 +131,9 @@ def corosync_conf(state: ClusterState) -> str:
         + "  }\n\n"
         for name, node in sorted(state.nodes.items())
     )
-    interfaces = "".join(f"  interface {{\n    linknumber: {number}\n  }}\n" for number in link_numbers(state))
+    interfaces = "".join(
+        f"  interface {{\n    linknumber: {number}\n  }}\n" for number in link_numbers(state)
+    )
     return (
         "logging {\n  debug: off\n  to_syslog: yes\n}\n\n"
         f"nodelist {{\n{nodes.removesuffix(chr(10))}}}\n\n"

@@ -10,7 +10,16 @@ from typing import NoReturn
 from attrs import frozen
 
 FINGERPRINT = re.compile(r"([A-Fa-f0-9]{2}:){31}[A-Fa-f0-9]{2}")
-BOOLEANS = {"1": True, "on": True, "yes": True, "true": True, "0": False, "off": False, "no": False, "false": False}
+BOOLEANS = {
+    "1": True,
+    "on": True,
+    "yes": True,
+    "true": True,
+    "0": False,
+    "off": False,
+    "no": False,
+    "false": False,
+}
 
 Value = str | int | bool
 Check = Callable[[str], Value]
@@ -114,7 +123,7 @@ COMMANDS = {
         Command("expected", ("expected",), {}),
         Command("nodes", (), {}),
         Command("status", (), {}),
-        Command("updatecerts", (), {name: boolean for name in ("force", "silent", "unmerge-known-hosts")}),
+        Command("updatecerts", (), dict.fromkeys(("force", "silent", "unmerge-known-hosts"), boolean)),
     )
 }
 USAGE = "USAGE: pvecm <COMMAND> [ARGS] [OPTIONS]\n" + "".join(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from provd.simulator.cluster import keys
 from provd.simulator.cluster.cluster import Cluster
+from provd.simulator.cluster.locked import exclusive
 from provd.simulator.cluster.machine import Machine
 from provd.simulator.cluster.membership import (
     JOIN_API_VERSION,
@@ -160,8 +161,9 @@ def updatecerts(machine: Machine, cluster: Cluster, call: Call) -> int:
     known_hosts = " and known hosts" if state.release.merges_known_hosts else ""
     say(f"merge authorized SSH keys{known_hosts}")
     keys.create_root_key(machine)
-    keys.take_over_keys(machine)
-    keys.merge_keys(machine)
+    with exclusive(cluster.document):  # the file may be that of all members
+        keys.take_over_keys(machine)
+        keys.merge_keys(machine)
     if call.flag("unmerge-known-hosts"):
         say("unmerge SSH known hosts")
         (machine.pve / "priv" / "known_hosts").unlink(missing_ok=True)

@@ -1,83 +1,121 @@
-"""What the API answers, path by path: a table, and one function per line of it.
+"""The table of paths, and the way of a call through it: who, to where, may he, then the answer."""
 
-Knows nothing of HTTP but status codes; `api.py` carries the words. Shapes and texts are those of PVE 8.1 to
-9.2 (PVE::API2::Cluster, PVE::API2::ClusterConfig and their neighbours).
-"""
-
-import hashlib
-import hmac
+import inspect
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import trio
-from attrs import define, frozen
+from attrs import frozen
 
-from provd.simulator.cluster import certificates, leaves
-from provd.simulator.cluster.cluster import Cluster
-from provd.simulator.cluster.machine import Machine
-from provd.simulator.cluster.membership import (
-    JOIN_API_VERSION,
-    AddRequest,
-    Refused,
-    add_node,
-    check_ready,
-    corosync_conf,
-    delete_node,
-    find_node,
-    link_numbers,
-    lock_failure,
-)
-from provd.simulator.cluster.options import COMMANDS, Check, boolean, fingerprint, link_address, text
-from provd.simulator.cluster.pvecm import kill_corosync
-from provd.simulator.cluster.state import ClusterNode, ClusterState
-from provd.simulator.cluster.tasks import Upid, exit_status, process_start
-from provd.simulator.cluster.tickets import ROOT, ApiError, Authority, Caller, token_in
+from provd.simulator.cluster import api_access, api_config, api_status
+from provd.simulator.cluster.request import Request, Tasks, View
+from provd.simulator.cluster.tickets import ROOT, ApiError, Caller, authenticate, token_in
 
-type_of_missing = "property is missing and it is not optional"
-
-
-class Tasks(Protocol):
-    """Starts what outlives the request."""
-
-    async def join(self, machine: Machine, words: list[str], password: str) -> Upid: ...
-
-
-@frozen
-class View:
-    """What the answering node sees: the cluster, or itself alone."""
-
-    state: ClusterState
-    pve: Path
-    node: str
-    machine: Machine
-    cluster: Cluster
-
-
-@define(kw_only=True)
-class Request:
-    method: str
-    path: str
-    parameters: Mapping[str, str]
-    headers: Mapping[str, str]
-    view: View
-    caller: Caller
-    tasks: Tasks
-    arguments: Mapping[str, str]
-
-    @property
-    def state(self) -> ClusterState:
-        return self.view.state
-
-
-Handler = Callable[[Request], Any | Awaitable[Any]]
+BASE = "/api2/json"
+NODE = "/nodes/{node}"
 
 
 @frozen
 class Route:
     method: str
     pattern: re.Pattern[str]
-    access: str  # "world", "any", "root", or a privilege on /
-    handler: Handler
+    access: str  # "world", "any", "root" (by ticket, not by token), or a privilege on /
+    answer: Callable[[Request], Any]
+
+
+def route(method: str, path: str, access: str, answer: Callable[[Request], Any]) -> Route:
+    return Route(method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)), access, answer)
+
+
+ROUTES = (
+    route("GET", "/version", "any", api_status.version),
+    route("GET", "/access/domains", "world", api_access.domains),
+    route("GET", "/access/ticket", "world", api_access.no_ticket),
+    route("POST", "/access/ticket", "world", api_access.create_ticket),
+    route("GET", "/access/permissions", "any", api_access.permissions),
+    route("GET", "/cluster/status", "Sys.Audit", api_status.cluster_status),
+    route("GET", "/cluster/resources", "any", api_status.resources),
+    route("GET", "/cluster/replication", "any", api_status.replication),
+    route("GET", "/cluster/ha/status/current", "Sys.Audit", api_status.ha_current),
+    route("GET", "/cluster/ha/status/manager_status", "Sys.Audit", api_status.ha_manager),
+    route("GET", "/cluster/ha/resources", "Sys.Audit", api_status.ha_resources),
+    route("GET", "/cluster/config", "Sys.Audit", api_config.index),
+    route("POST", "/cluster/config", "root", api_config.create),
+    route("GET", "/cluster/config/apiversion", "Sys.Audit", api_config.apiversion),
+    route("GET", "/cluster/config/nodes", "Sys.Audit", api_config.nodes),
+    route("GET", "/cluster/config/totem", "Sys.Audit", api_config.totem),
+    route("GET", "/cluster/config/qdevice", "Sys.Audit", api_config.qdevice),
+    route("GET", "/cluster/config/join", "Sys.Audit", api_config.join_info),
+    route("POST", "/cluster/config/join", "root", api_config.join),
+    route("POST", "/cluster/config/nodes/{node}", "root", api_config.add),
+    route("DELETE", "/cluster/config/nodes/{node}", "root", api_config.delete),
+    route("GET", "/nodes", "any", api_status.nodes),
+    route("GET", f"{NODE}/certificates/info", "any", api_status.certificate_info),
+    route("GET", f"{NODE}/tasks/{{upid}}/status", "any", api_status.task_status),
+    route("GET", f"{NODE}/tasks/{{upid}}/log", "any", api_status.task_log),
+    route("GET", f"{NODE}/(?P<kind>qemu|lxc)", "any", api_status.guests_of_node),
+)
+
+
+async def answer(
+    view: View,
+    tasks: Tasks,
+    *,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    parameters: Mapping[str, str],
+) -> Any:
+    """The `data` of a successful answer; raise `ApiError` for every other. Header names are lower case."""
+    if not path.startswith(f"{BASE}/"):
+        raise ApiError(501, "no such uri")
+    path = path.removeprefix(BASE).rstrip("/")
+    found = next(((r, m) for r in ROUTES if r.method == method and (m := r.pattern.fullmatch(path))), None)
+    if found and found[0].access == "world":
+        if token_in(headers) is not None:
+            raise ApiError(
+                403,
+                f"Permission check failed (URI '{path}' not available with API token, need proper ticket.\n)",
+            )
+        caller = Caller("", {})
+    else:
+        caller = authenticate(view.state, view.authority, method, headers)
+    if found is None:
+        raise ApiError(501, f"Method '{method} {path}' not implemented")
+    entry, arguments = found
+    _check_access(entry.access, caller)
+    if entry.pattern.pattern.startswith("/nodes/"):
+        _check_way(view, arguments["node"])
+    request = Request(
+        view=view, caller=caller, tasks=tasks, parameters=parameters, arguments=arguments.groupdict()
+    )
+    data = entry.answer(request)
+    return await data if inspect.isawaitable(data) else data
+
+
+def _check_access(access: str, caller: Caller) -> None:
+    if access == "root" and caller.user != ROOT:
+        raise ApiError(403, "Permission check failed (user != root@pam)")
+    if "." in access and not caller.may(access):
+        raise ApiError(403, f"Permission check failed (/, {access})")
+
+
+def _check_way(view: View, name: str) -> None:
+    """A call about another node is passed on to it, by a proxy that has its own ways to fail."""
+    state = view.state
+    node = state.nodes.get(name)
+    if node is None:
+        raise ApiError(
+            500,
+            f"hostname lookup '{name}' failed - failed to get address info for: {name}:"
+            " Name or service not known",
+        )
+    if name == view.node:
+        return
+    if name in state.faults.peer_down:
+        raise ApiError(595, "Connection refused")
+    if not node.online:
+        raise ApiError(595, "No route to host")
+    if time.time() - node.cert_changed_at < state.timings.cert_cache:
+        raise ApiError(596, "tls_process_server_certificate: certificate verify failed")

@@ -86,7 +86,9 @@ class Authority:
         return base64.b64encode(hmac.digest(self._secret, text.encode(), hashlib.sha256)).decode()
 
 
-def authenticate(state: ClusterState, authority: Authority, method: str, headers: Mapping[str, str]) -> Caller:
+def authenticate(
+    state: ClusterState, authority: Authority, method: str, headers: Mapping[str, str]
+) -> Caller:
     """Raise `ApiError` 401 for everybody who is not known."""
     token = token_in(headers)
     if token is not None:

@@ -1,4 +1,7 @@
-"""Which disks an answer's `disk-setup` takes, and what the Proxmox installer refuses about it (8.2.6 to 9.2.7)."""
+"""Which disks an answer's `disk-setup` takes, and what the Proxmox installer refuses about it.
+
+Source: the installer 8.2.6 to 9.2.7.
+"""
 
 from collections.abc import Callable, Mapping
 

@@ -32,7 +32,8 @@ class InstalledSystem:
     @property
     def environment(self) -> dict[str, str]:
         """What a process on this machine finds, whoever starts it."""
-        path = [str(self.root / "usr/local/bin"), "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
+        own = [str(self.root / "usr/local" / directory) for directory in ("sbin", "bin")]
+        path = [*own, "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
         return {"PROVD_ROOT": str(self.root), "HOME": str(self.root / "root"), "PATH": os.pathsep.join(path)}
 
     async def serve_ssh(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
@@ -46,7 +47,12 @@ class InstalledSystem:
         )
 
     async def start_up(
-        self, *, before_pveproxy: Callable[[], Awaitable[None]], fail_once: bool, run_twice: bool
+        self,
+        *,
+        before_pveproxy: Callable[[], Awaitable[None]],
+        start_pveproxy: Callable[[], Awaitable[None]],
+        fail_once: bool,
+        run_twice: bool,
     ) -> bool:
         """All that happens by itself after the kernel; False if the first-boot script is still to be done."""
         script = partial(self._first_boot, fail_once=fail_once, run_twice=run_twice)
@@ -55,10 +61,11 @@ class InstalledSystem:
         done = await script() if early else True
         await before_pveproxy()
         await self.run(["pvecm", "updatecerts", "--silent"])
+        await start_pveproxy()
         return done if early else await script()
 
     def open_power(self) -> trio.lowlevel.FdStream:
-        """Where `reboot` or `poweroff` on the machine can be heard; to be opened before anybody can log in."""
+        """Where `reboot` or `poweroff` on the machine can be heard; to be opened before anybody logs in."""
         fifo = self.root / POWER
         fifo.unlink(missing_ok=True)
         os.mkfifo(fifo)

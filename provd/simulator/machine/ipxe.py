@@ -21,7 +21,7 @@ class FetchFailed(Exception):
 
 @frozen(kw_only=True)
 class Image:
-    """Something downloaded. `arguments` is the kernel's command line, or an initrd's name in the initramfs."""
+    """A download. `arguments` is the kernel's command line, or an initrd's name in the initramfs."""
 
     url: str
     arguments: str
@@ -56,6 +56,7 @@ class _Machine:
     fetch: Callable[[str], Awaitable[bytes]]
     base: str
     settings: dict[str, str]
+    numbers: set[str] = field(factory=set)  # the settings that were set as int32
     images: list[tuple[bool, Image]] = field(factory=list)  # (is the kernel, image)
     echoed: list[str] = field(factory=list)
     slept: list[float] = field(factory=list)
@@ -126,7 +127,8 @@ async def _run_line(line: str, machine: _Machine) -> None:
             continue
         failure = await _run_command([_expand(word, machine.settings) for word in words], machine)
         words = []
-        if machine.jump is not None or (token == "||") != (failure is not None):
+        is_comment = token[0] == "#"
+        if is_comment or machine.jump is not None or (token == "||") != (failure is not None):
             break
     if failure is not None:
         raise failure
@@ -174,9 +176,33 @@ async def _imgfree(words: list[str], machine: _Machine) -> None:
 
 
 async def _set(words: list[str], machine: _Machine) -> None:
+    """`set name[:type] value`; the one type that means something here is int32."""
     if not words:
         raise _CommandFailed("set: usage")
-    machine.settings[words[0]] = " ".join(words[1:])
+    name, _, kind = words[0].partition(":")
+    value = " ".join(words[1:])
+    machine.numbers.discard(name)
+    if kind == "int32":
+        value = str(_number(value))
+        machine.numbers.add(name)
+    machine.settings[name] = value
+
+
+async def _inc(words: list[str], machine: _Machine) -> None:
+    """Adds to a number; one that is not there yet is 0. iPXE makes nonsense of a text, here it fails."""
+    if len(words) not in (1, 2) or (words[0] in machine.settings and words[0] not in machine.numbers):
+        raise _CommandFailed("inc: not a number")
+    machine.settings[words[0]] = str(
+        _number(machine.settings.get(words[0], "0")) + _number("".join(words[1:]) or "1")
+    )
+    machine.numbers.add(words[0])
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError as error:
+        raise _CommandFailed(f"{text!r}: invalid number") from error
 
 
 async def _clear(words: list[str], machine: _Machine) -> None:
@@ -258,6 +284,7 @@ async def _boot(words: list[str], machine: _Machine) -> None:
 COMMANDS: Mapping[str, Callable[[list[str], _Machine], Awaitable[None]]] = {
     "imgfree": _imgfree,
     "set": _set,
+    "inc": _inc,
     "clear": _clear,
     "isset": _isset,
     "iseq": _iseq,

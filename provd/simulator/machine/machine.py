@@ -5,16 +5,21 @@ installer or disk, the installer wipes and reboots, the installed system runs un
 or pulls the plug. What each of them does stands in a file of its own.
 """
 
+import json
 import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from subprocess import DEVNULL
+from tempfile import TemporaryDirectory
 
 import trio
 from attrs import define, evolve, field
 
+from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
 from provd.simulator.cluster.machine import Machine as PveRoot
 from provd.simulator.cluster.machine import install_pve_tools, stop_pvecm
@@ -25,6 +30,7 @@ from provd.simulator.machine.hardware import Disk, Hardware, Nic, hostile, nuc
 from provd.simulator.machine.installed_system import InstalledSystem
 from provd.simulator.machine.installer import Installer, find_iso, leaked_arguments
 from provd.simulator.machine.ipxe import Boots
+from provd.simulator.machine.kernel_view import write_kernel_view
 from provd.simulator.machine.programs import install_programs
 from provd.simulator.machine.refusal import InstallerRefused
 from provd.simulator.machine.reports import install_report
@@ -101,12 +107,17 @@ class Machine:
 
     @property
     def has_system(self) -> bool:
-        return (self.directory / "bootable").exists()
+        return self._bootable.exists()
 
     def wipes(self, disk: str | None = None) -> int:
         """How often the disk of that kernel name was wiped, or all of them together."""
         counters = (self.directory / "disks").glob(f"{disk or '*'}.wipes")
         return sum(int(counter.read_text()) for counter in counters)
+
+    @property
+    def _bootable(self) -> Path:
+        """The boot loader, so to speak: there when a system is, with what its next boot needs to know."""
+        return self.directory / "system.json"
 
     async def wait_phase(self, phase: Phase) -> None:
         """Until the machine is in `phase`, or has been since this call."""
@@ -178,15 +189,20 @@ class Machine:
         if faults.dies_in_installer:
             raise _PowerLost
         await self._moment(4)
-        machine_id, keys = await self._write_system(order, hardware, boots, first_boot)
-        (self.directory / "bootable").touch()
+        machine_id, keys = await self._write_system(order, boots, first_boot)
+        boot = {
+            "ip": self._address(order),
+            "pins": dict(order.network.pins),
+            "bridged": order.network.nic.mac,
+        }
+        self._bootable.write_text(json.dumps(boot))
         await self._report(installer, order, machine_id, keys)
         await self._moment(1)
         return order.reboot_mode == "reboot"
 
     def _wipe(self, order: InstallOrder) -> None:
         """What was on the disks is gone from here on, whatever comes next."""
-        (self.directory / "bootable").unlink(missing_ok=True)
+        self._bootable.unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
         for disk in order.disks:
             counter = self.directory / "disks" / f"{disk.name}.wipes"
@@ -195,18 +211,30 @@ class Machine:
             self._say(f"wipes {disk.device}")
 
     async def _write_system(
-        self, order: InstallOrder, hardware: Hardware, boots: Boots, first_boot: bytes | None
+        self, order: InstallOrder, boots: Boots, first_boot: bytes | None
     ) -> tuple[str, dict[str, str]]:
         leaked = leaked_arguments(boots.kernel.arguments)
-        machine_id = build_root(self.root, order, hardware, leaked=leaked, first_boot=first_boot)
-        ip = str(order.network.cidr.ip) if order.network.cidr.ip.is_loopback else self.ip
-        (self.directory / "address").write_text(ip)
-        install_pve_tools(self.root, cluster_dir=self.cluster_dir, hostname=order.hostname, ip=ip)
+        machine_id = build_root(self.root, order, leaked=leaked, first_boot=first_boot)
+        ip = self._address(order)
+        install_pve_tools(
+            self.root,
+            cluster_dir=self.cluster_dir,
+            hostname=order.hostname,
+            ip=ip,
+            root_password=order.root_password or "",
+        )
         install_programs(self.root)
         # curl and wget speak from the machine's own address, as they would on hardware.
         (self.root / "root/.curlrc").write_text(f"interface = {ip}\n")
         (self.root / "root/.wgetrc").write_text(f"bind_address = {ip}\n")
+        update_grub = str(self.root / "usr/local/bin/update-grub")
+        await trio.run_process([update_grub], stdin=DEVNULL)
         return machine_id, await make_host_keys(self.root / "etc/ssh", f"root@{order.hostname}")
+
+    def _address(self, order: InstallOrder) -> str:
+        """Where the new system will answer: a static address counts only if it stays on this computer."""
+        wanted = order.network.cidr.ip
+        return str(wanted) if wanted.is_loopback else self.ip
 
     async def _report(
         self, installer: Installer, order: InstallOrder, machine_id: str, keys: dict[str, str]
@@ -215,8 +243,8 @@ class Machine:
         if order.webhook is None:
             return
         if self.faults.wrong_host_keys_in_webhook:
-            keys = await make_host_keys(self.directory / "foreign-keys", "root@elsewhere")
-            shutil.rmtree(self.directory / "foreign-keys")
+            with TemporaryDirectory() as elsewhere:
+                keys = await make_host_keys(Path(elsewhere), "root@elsewhere")
         report = install_report(
             order, installer.hardware, self.release, machine_id=machine_id, host_keys=keys
         )
@@ -237,9 +265,11 @@ class Machine:
         """Run it until it reboots (True) or switches itself off (False)."""
         self._enter(Phase.BOOTING_DISK, "boots its own disk")
         await self._moment(2)
+        boot = json.loads(self._bootable.read_text())
+        write_kernel_view(self.root, self._hardware(), pins=boot["pins"], bridged=boot["bridged"])
         system = InstalledSystem(
             root=self.root,
-            ip=(self.directory / "address").read_text(),
+            ip=boot["ip"],
             ssh_port=self.ssh_port,
             say=self._say,
         )
@@ -249,7 +279,7 @@ class Machine:
                 self.sshd_pid = await nursery.start(system.serve_ssh)
                 self._enter(Phase.INSTALLED_SYSTEM, f"is up, SSH answers on {system.ip} port {self.ssh_port}")
                 await self._moment(1)
-                nursery.start_soon(self._start_up, system)
+                nursery.start_soon(self._start_up, system, nursery)
                 word = (await power.receive_some(64)).decode().split()[0]
                 self._say(f"was told to {word}")
                 nursery.cancel_scope.cancel(reason=word)
@@ -258,19 +288,31 @@ class Machine:
             self._tell_cluster(online=False)
         return word == "reboot"
 
-    async def _start_up(self, system: InstalledSystem) -> None:
+    async def _start_up(self, system: InstalledSystem, nursery: trio.Nursery) -> None:
+        async def start_pveproxy() -> None:
+            serve = partial(
+                serve_api, Cluster.open(self.cluster_dir), self._pve.read().hostname, root=self.root
+            )
+            address, port = await nursery.start(serve)
+            self._say(f"serves the API on {address} port {port}")
+
         fail_once, self.faults.first_boot_script_fails_once = self.faults.first_boot_script_fails_once, False
         await system.start_up(
             before_pveproxy=self.before_pveproxy,
+            start_pveproxy=start_pveproxy,
             fail_once=fail_once,
             run_twice=self.faults.duplicate_phone_home,
         )
         self._enter(Phase.IDLE, "has nothing left to do")
 
+    @property
+    def _pve(self) -> PveRoot:
+        return PveRoot(self.root)
+
     def _tell_cluster(self, *, online: bool) -> None:
         """A member's corosync comes and goes with the machine; a machine that never joined has none."""
         with suppress(FileNotFoundError):
-            if not PveRoot(self.root).read().joined:
+            if not self._pve.read().joined:
                 return
             with Cluster.open(self.cluster_dir).edit() as cluster:
                 for node in cluster.nodes.values():

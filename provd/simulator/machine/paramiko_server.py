@@ -72,7 +72,9 @@ class _Session(paramiko.ServerInterface):
             env={"USER": user.pw_name, "LOGNAME": user.pw_name} | dict(self.environment),
         )
         self.running.add(process.pid)
-        assert process.stdin and process.stdout and process.stderr
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         pumps = [
             threading.Thread(target=_pump, args=(process.stdout.read, channel.sendall), daemon=True),
             threading.Thread(target=_pump, args=(process.stderr.read, channel.sendall_stderr), daemon=True),

@@ -82,16 +82,14 @@ async def _once(
         try:
             received = b""
             async for chunk in response.aiter_bytes():
-                received += chunk
-                if len(received) >= at_most:
-                    break
+                received += chunk[: at_most - len(received)]
         finally:
             with trio.move_on_after(1, shield=True):
                 await response.aclose()
     reply = Reply(
         status=response.status_code,
         content_type=response.headers.get("content-type", ""),
-        body=received[:at_most],
+        body=received,
     )
     return reply, response.headers.get("location")
 

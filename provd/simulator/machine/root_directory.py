@@ -4,9 +4,7 @@ Builds files and nothing else; what runs there is `installed_system`'s business.
 Proxmox installer 9.2 (`Proxmox/Install.pm` names the places).
 """
 
-import re
 import secrets
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 import trio
 
 from provd.simulator.machine.answer_rules import InstallOrder
-from provd.simulator.machine.hardware import Hardware
 
 HOST_KEY_KINDS = ("ecdsa", "ed25519", "rsa")
 FIRST_BOOT = "var/lib/proxmox-first-boot"
@@ -26,30 +23,25 @@ ORDERINGS: Mapping[str, str] = {
 }
 """The answer's word for the moment of the first boot, and what the script gets as its argument."""
 
-_KERNEL_LINK_NAME = re.compile(r"[^\s/:]{1,15}")
 
-
-def build_root(
-    root: Path, order: InstallOrder, hardware: Hardware, *, leaked: tuple[str, ...], first_boot: bytes | None
-) -> str:
+def build_root(root: Path, order: InstallOrder, *, leaked: tuple[str, ...], first_boot: bytes | None) -> str:
     """Write a fresh system to `root`, which must not exist; returns the new machine id."""
     machine_id = secrets.token_hex(16)
-    for directory in ("etc/ssh", "run", "tmp", "usr/local/bin", "var/log", "proc"):
+    for directory in ("etc/ssh", "run", "tmp", "usr/local/bin", "usr/local/sbin", "var/log"):
         (root / directory).mkdir(parents=True)
     (root / "root/.ssh").mkdir(parents=True, mode=0o700)
     for name, text in _etc(order, machine_id, leaked).items():
-        _write(root / name, text)
+        write_file(root / name, text)
     # As the installer leaves it: joined by newlines, none at the end.
-    _write(root / "root/.ssh/authorized_keys", "\n".join(order.root_ssh_keys), 0o600)
+    write_file(root / "root/.ssh/authorized_keys", "\n".join(order.root_ssh_keys), 0o600)
     if first_boot is not None:
         (root / FIRST_BOOT).mkdir(parents=True, mode=0o700)
         script = root / FIRST_BOOT / "proxmox-first-boot"
         script.write_bytes(first_boot)
         script.chmod(0o700)
         assert order.first_boot is not None
-        _write(root / FLAG, "")
-        _write(root / FIRST_BOOT / "ordering", ORDERINGS[order.first_boot.ordering])
-    write_kernel_view(root, hardware, order.network.pins)
+        write_file(root / FLAG, "")
+        write_file(root / FIRST_BOOT / "ordering", ORDERINGS[order.first_boot.ordering])
     return machine_id
 
 
@@ -61,22 +53,28 @@ def _etc(order: InstallOrder, machine_id: str, leaked: tuple[str, ...]) -> dict[
         "ZFS=rpool/ROOT/pve-1 boot=zfs" if order.filesystem == "zfs" else "/dev/mapper/pve-root ro quiet"
     )
     links = {
-        f"usr/local/lib/systemd/network/50-pmx-{name}.link": f"[Match]\nMACAddress={mac}\n\n[Link]\nName={name}\n"
+        f"usr/local/lib/systemd/network/50-pmx-{name}.link": (
+            f"[Match]\nMACAddress={mac}\n\n[Link]\nName={name}\n"
+        )
         for mac, name in network.pins.items()
     }
     return links | {
         "etc/hostname": f"{order.hostname}\n",
-        "etc/hosts": f"127.0.0.1 localhost.localdomain localhost\n{network.cidr.ip} {order.fqdn} {order.hostname}\n",
+        "etc/hosts": (
+            f"127.0.0.1 localhost.localdomain localhost\n{network.cidr.ip} {order.fqdn} {order.hostname}\n"
+        ),
         "etc/machine-id": f"{machine_id}\n",
         "etc/timezone": f"{order.timezone}\n",
         "etc/resolv.conf": f"search {order.fqdn.partition('.')[2]}\nnameserver {network.dns}\n",
         "etc/network/interfaces": (
-            f"auto lo\niface lo inet loopback\n\niface {nic} inet manual\n\nauto vmbr0\niface vmbr0 inet static\n"
+            f"auto lo\niface lo inet loopback\n\niface {nic} inet manual\n\n"
+            "auto vmbr0\niface vmbr0 inet static\n"
             f"\taddress {network.cidr}\n\tgateway {network.gateway}\n\tbridge-ports {nic}\n"
             "\tbridge-stp off\n\tbridge-fd 0\n"
         ),
         "etc/default/grub": (
-            "GRUB_DEFAULT=0\nGRUB_TIMEOUT=5\nGRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`\n"
+            "GRUB_DEFAULT=0\nGRUB_TIMEOUT=5\n"
+            "GRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`\n"
             'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\nGRUB_CMDLINE_LINUX=""\n'
         ),
         "etc/default/grub.d/installer.cfg": f'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX {words}"\n'
@@ -91,29 +89,25 @@ def _etc(order: InstallOrder, machine_id: str, leaked: tuple[str, ...]) -> dict[
     }
 
 
-def write_kernel_view(root: Path, hardware: Hardware, pins: Mapping[str, str]) -> None:
-    """ROOT/sys and ROOT/proc: what a kernel shows of the hardware."""
-    shutil.rmtree(root / "sys", ignore_errors=True)
-    groups = (("product", hardware.system), ("board", hardware.baseboard), ("chassis", hardware.chassis))
-    for prefix, group in groups:
-        for key, value in group.items():
-            _write(root / f"sys/class/dmi/id/{prefix}_{key}", f"{value}\n")
-    for nic in hardware.nics:
-        name = pins.get(nic.mac, nic.name)
-        if _KERNEL_LINK_NAME.fullmatch(name):
-            _write(root / f"sys/class/net/{name}/address", f"{nic.mac}\n")
-    for disk in hardware.disks:
-        _write(root / f"sys/class/block/{disk.name}/size", f"{disk.size // 512}\n")
-    _write(root / "proc/cmdline", "BOOT_IMAGE=/boot/vmlinuz " + (root / "etc/kernel/cmdline").read_text())
-
-
 async def make_host_keys(directory: Path, comment: str) -> dict[str, str]:
-    """SSH host keys as `ssh_host_*_key` in `directory`; returns kind to whole `.pub` line."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """SSH host keys as `ssh_host_*_key` in `directory`, which exists; returns kind to whole `.pub` line."""
+    bits = {"rsa": ("-b", "2048")}  # the default of 3072 takes seconds on a small computer
 
     async def make(kind: str) -> None:
         key = directory / f"ssh_host_{kind}_key"
-        command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", str(key)]
+        command = [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            kind,
+            *bits.get(kind, ()),
+            "-N",
+            "",
+            "-C",
+            comment,
+            "-f",
+            str(key),
+        ]
         await trio.run_process(command, stdin=subprocess.DEVNULL, capture_stdout=True)
 
     async with trio.open_nursery() as nursery:
@@ -122,7 +116,7 @@ async def make_host_keys(directory: Path, comment: str) -> dict[str, str]:
     return {kind: (directory / f"ssh_host_{kind}_key.pub").read_text().strip() for kind in HOST_KEY_KINDS}
 
 
-def _write(path: Path, text: str, mode: int = 0o644) -> None:
+def write_file(path: Path, text: str, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, newline="")
     path.chmod(mode)

@@ -47,10 +47,7 @@ async def serve(
     program = find_sshd()
     if program is None:
         raise SshdFailed(HOW_TO_GET_IT)
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # privilege separation insists on it
-    configuration = root / "etc/ssh/sshd_config"
-    configuration.write_text(_configuration(root, ip, port, environment))
+    configuration = _prepare(root, ip, port, environment)
     said = b""
     async with trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(
@@ -74,6 +71,14 @@ async def serve(
                     listening = True
                     task_status.started(process.pid)
         raise SshdFailed(f"sshd on {ip} port {port} ended: {said.decode(errors='replace').strip()}")
+
+
+def _prepare(root: Path, ip: str, port: int, environment: Mapping[str, str]) -> Path:
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # privilege separation insists on it
+    file = root / "etc/ssh/sshd_config"
+    file.write_text(_configuration(root, ip, port, environment))
+    return file
 
 
 def _configuration(root: Path, ip: str, port: int, environment: Mapping[str, str]) -> str:

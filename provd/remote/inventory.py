@@ -1,0 +1,108 @@
+"""Tells the Infrastructure inventory that a host is there, over HTTP.
+
+The contract is `deploy/inventory-openapi.yaml`: one idempotent PUT. This file knows one attempt and
+how long to wait after it; that and when there is another one is the outbox's to remember.
+"""
+
+import json
+import re
+from urllib.parse import quote
+
+from attrs import frozen
+
+from provd.domain.errors import InventoryFailed
+from provd.domain.secrets import Secret
+from provd.http_client import AsyncClient, HTTPError, InvalidURL, Response, describe_failure
+
+FIRST_DELAY = 5.0
+LONGEST_DELAY = 15 * 60.0
+RETRIED = frozenset({408, 429})
+"""Of the refusals, those that speak of the moment and not of the request (RFC 9110 §15.5.9, RFC 6585 §4)."""
+
+
+class RegistrationFailed(InventoryFailed):
+    """One attempt failed. `permanent`: the same request will fail again, until somebody changes something."""
+
+    def __init__(self, message: str, *, permanent: bool) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+@frozen(kw_only=True)
+class Registration:
+    hardware_id: str
+    """The machine's own name for itself, its DMI UUID; text from the network."""
+    hostname: str
+    ip: str
+    mac: str
+    server_type_id: str
+    """The inventory's word for the type, not provd's."""
+
+
+async def register(
+    client: AsyncClient, base_url: str, token: Secret | None, registration: Registration
+) -> None:
+    """Create or replace the inventory's entry for this host.
+
+    Raise `RegistrationFailed` unless the inventory says that it has it. Safe to cancel and to repeat:
+    the request is idempotent.
+    """
+    url = f"{base_url.rstrip('/')}/servers/{path_segment(registration.hardware_id)}"
+    headers = {b"Content-Type": b"application/json", **authorization(token)}
+    document = {
+        "hostname": registration.hostname,
+        "ip": registration.ip,
+        "mac": registration.mac,
+        "server_type_id": registration.server_type_id,
+    }
+    try:
+        response = await client.put(url, content=json.dumps(document).encode("ascii"), headers=headers)
+    except InvalidURL as exc:
+        raise RegistrationFailed(
+            f"the inventory's address {base_url} is no URL: {exc}", permanent=True
+        ) from exc
+    except HTTPError as exc:
+        raise RegistrationFailed(
+            f"the inventory at {base_url} cannot be reached: {describe_failure(exc)}", permanent=False
+        ) from exc
+    if response.status_code not in (200, 201, 204):
+        raise RegistrationFailed(
+            f"the inventory at {base_url} answered {summary(response, token)}",
+            permanent=response.is_client_error and response.status_code not in RETRIED,
+        )
+
+
+def retry_delay(attempts: int) -> float:
+    """Seconds to wait after so many failed attempts: 5, 10, 20 … and never more than 15 minutes."""
+    doublings = min(max(attempts - 1, 0), 32)
+    return min(FIRST_DELAY * 2.0**doublings, LONGEST_DELAY)
+
+
+def path_segment(hardware_id: str) -> str:
+    """Percent-encoded, to be one segment of a path whatever a machine calls itself (RFC 3986 §3.3)."""
+    # Dots cannot be protected: "%2E%2E" means ".." to clients and servers alike.
+    if not hardware_id.isprintable() or not hardware_id.strip(". "):
+        raise RegistrationFailed(f"{hardware_id[:60]!r} cannot be a hardware id", permanent=True)
+    return quote(hardware_id, safe="")
+
+
+def authorization(token: Secret | None) -> dict[bytes, bytes]:
+    if not token:
+        return {}
+    # Checked here, because the HTTP library quotes an illegal header in its error, token and all.
+    if re.fullmatch(r"[!-~]+", token.reveal()) is None:
+        raise RegistrationFailed(
+            "the inventory token holds a space, a line break or a character outside ASCII", permanent=True
+        )
+    return {b"Authorization": b"Bearer " + token.reveal().encode("ascii")}
+
+
+def summary(response: Response, token: Secret | None) -> str:
+    """The status and the beginning of what was said with it, in one line and without the token."""
+    said = response.text
+    if response.has_redirect_location:
+        said = f"(not followed) {response.headers['Location']}"
+    if token:
+        said = said.replace(token.reveal(), "***")
+    line = " ".join("".join(c if c.isprintable() else " " for c in said[:1000]).split())[:200]
+    return " ".join(f"{response.status_code} {response.reason_phrase} {line}".split())

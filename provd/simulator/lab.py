@@ -1,0 +1,293 @@
+"""A homelab in a directory: a cluster of one, three bare machines, and a daemon's configuration for them.
+
+`prepare` writes everything down, `run` brings it to life and plays the operator's hands: it presses the
+power button of a machine whose host waits for its boot. It knows the daemon by its REST API alone.
+"""
+
+import json
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from getpass import getuser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+import yaml
+from attrs import asdict, define, field, frozen
+from hypercorn.config import Config
+from hypercorn.trio import serve
+
+from provd.simulator.cluster.api import serve_api
+from provd.simulator.cluster.cluster import Cluster
+from provd.simulator.machine.hardware import gpu_node, nuc
+from provd.simulator.machine.machine import Machine, Phase
+
+CLUSTER_IP = "127.77.0.1"
+CLUSTER_PASSWORD = "lab-cluster-password"
+# crypt(3), SHA-512, of "lab-root-password"
+ROOT_PASSWORD_HASH = (
+    "$6$provdlab$zb19auskkzWU0zmKMyTTHANofiCs.RSF84d7J72Ftujcw0DEhFEirnS7vRfo2QNAgTjTe1w5UrPjfWOnIXm/G/"
+)
+FILES = {"vmlinuz": 16 << 10, "initrd.img": 64 << 10, "proxmox.iso": 256 << 10}
+"""The installer's files: placeholders with a size in bytes, for a machine that only looks at their names."""
+
+SERVER_TYPES = {
+    "nuc": {
+        "display_name": "NUC",
+        "boot_disk": "/dev/nvme0n1",
+        "management_nic": "enp2s0",
+        "gpu": False,
+        "hostname_prefix": "nuc",
+    },
+    "gpu-node": {
+        "display_name": "GPU node",
+        "boot_disk": "/dev/nvme0n1",
+        "management_nic": "enp2s0",
+        "gpu": True,
+        "hostname_prefix": "gpu",
+    },
+}
+
+
+@frozen(kw_only=True)
+class Seat:
+    """A machine of the lab. `register` is False for the one that nobody told the daemon about."""
+
+    mac: str
+    ip: str
+    server_type: str
+    register: bool
+
+
+SEATS = (
+    Seat(mac="02:00:00:00:00:01", ip="127.77.0.11", server_type="nuc", register=True),
+    Seat(mac="02:00:00:00:00:02", ip="127.77.0.12", server_type="gpu-node", register=True),
+    Seat(mac="02:00:00:00:00:03", ip="127.77.0.13", server_type="nuc", register=False),
+)
+
+
+@frozen(kw_only=True)
+class Ports:
+    daemon: int
+    api: int
+    files: int
+    ssh: int
+
+
+@frozen(kw_only=True)
+class Lab:
+    """A lab directory that `prepare` made."""
+
+    directory: Path
+    ports: Ports
+
+    @property
+    def public_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.daemon}"
+
+    @property
+    def cluster_dir(self) -> Path:
+        return self.directory / "cluster"
+
+    @property
+    def configuration(self) -> Path:
+        return self.directory / "provisioning.yaml"
+
+    @classmethod
+    def open(cls, directory: Path) -> "Lab":
+        """Raise FileNotFoundError where `prepare` has not been."""
+        ports = json.loads((directory / "lab.json").read_text())
+        return cls(directory=directory.resolve(), ports=Ports(**ports))
+
+
+def prepare(directory: Path, *, port: int) -> Lab:
+    """Make a lab for a daemon on 127.0.0.1 and `port`. Raises FileExistsError where there is one already."""
+    directory = directory.resolve()
+    if (directory / "lab.json").exists():
+        raise FileExistsError(f"{directory} holds a lab already; remove it to start again")
+    directory.mkdir(parents=True, exist_ok=True)
+    lab = Lab(directory=directory, ports=_free_ports(port))
+    cluster = Cluster.create(
+        lab.cluster_dir, ip=CLUSTER_IP, api_port=lab.ports.api, root_password=CLUSTER_PASSWORD
+    )
+    for name, size in FILES.items():
+        file = directory / "files" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(name.encode().ljust(size, b"."))
+    password = directory / "cluster-password"
+    password.touch(mode=0o600)
+    password.write_text(CLUSTER_PASSWORD + "\n")
+    (directory / "state").mkdir(mode=0o700, exist_ok=True)
+    lab.configuration.touch(mode=0o600)
+    lab.configuration.write_text(_yaml(_provisioning(lab, cluster.fingerprint("pve1"), password)))
+    (directory / "server-types.yaml").write_text(_yaml({"server_types": SERVER_TYPES}))
+    (directory / "lab.json").write_text(json.dumps(asdict(lab.ports)))
+    return lab
+
+
+def _provisioning(lab: Lab, fingerprint: str, password: Path) -> dict[str, Any]:
+    return {
+        "server": {"public_url": lab.public_url, "listen": f"127.0.0.1:{lab.ports.daemon}"},
+        "pxe": {"enabled": False},
+        "proxmox": {
+            "existing_node": CLUSTER_IP,
+            "join_fingerprint": fingerprint,
+            "api_port": lab.ports.api,
+            "installer_url": f"http://127.0.0.1:{lab.ports.files}",
+        },
+        "credentials": {
+            "root_password_hash": ROOT_PASSWORD_HASH,
+            "cluster_password_file": str(password),
+        },
+        "ssh": {"user": getuser(), "port": lab.ports.ssh},
+        "infrastructure": {"base_url": ""},
+        "paths": {"state_dir": str(lab.directory / "state")},
+    }
+
+
+def _yaml(document: dict[str, Any]) -> str:
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _free_ports(daemon: int) -> Ports:
+    """Three ports that nobody listens on, at any address: the machines share the one of SSH."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        api, files, ssh = (one.getsockname()[1] for one in sockets)
+    return Ports(daemon=daemon, api=api, files=files, ssh=ssh)
+
+
+# --- a lab that runs -----------------------------------------------------------------------------
+
+
+@define(kw_only=True, eq=False)
+class Operator:
+    """The person in the room: registers machines, and presses power buttons when the daemon wants a boot."""
+
+    machines: tuple[Machine, ...]
+    client: httpx.AsyncClient
+    nursery: trio.Nursery
+    say: Callable[[str], None]
+    _waiting: set[str] = field(factory=set)
+    _states: dict[str, str] = field(factory=dict)
+    _complaint: str | None = None
+
+    async def work(self) -> None:
+        """Look at the daemon's hosts every second, for ever; a daemon that is away is waited for."""
+        introduced = False
+        while True:
+            try:
+                if not introduced:
+                    await self._introduce()
+                    introduced = True
+                await self.look()
+                self._complaint = None
+            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+                self._complain(f"waits for the daemon: {error or type(error).__name__}")
+            await trio.sleep(1)
+
+    async def _introduce(self) -> None:
+        """Register the machines that are to be known, and let the others be seen."""
+        for machine, seat in zip(self.machines, SEATS, strict=True):
+            if not seat.register:
+                self._press(machine)
+                continue
+            wanted = {"mac": seat.mac, "server_type": seat.server_type}
+            response = await self.client.post("/api/hosts", json=wanted)
+            if response.status_code != 409:
+                response.raise_for_status()
+                self.say(f"{seat.mac}  is registered as {seat.server_type}")
+
+    async def look(self) -> None:
+        """Power on whatever has become `pxe_ready` and is off or idle. A busy one is waited for."""
+        response = await self.client.get("/api/hosts")
+        response.raise_for_status()
+        states = {host["mac"].lower(): str(host["state"]) for host in response.json()["hosts"]}
+        ready = {mac for mac, state in states.items() if state == "pxe_ready"}
+        self._waiting &= ready
+        self._waiting |= {mac for mac in ready if self._states.get(mac) != "pxe_ready"}
+        self._states = states
+        for machine in self.machines:
+            free = machine.phase in (Phase.OFF, Phase.IDLE, Phase.INSTALLER_SHELL)
+            if machine.mac in self._waiting and free:
+                self._waiting.discard(machine.mac)
+                machine.power_off()
+                await machine.wait_phase(Phase.OFF)
+                self._press(machine)
+
+    def _press(self, machine: Machine) -> None:
+        self.nursery.start_soon(machine.run_until_off)
+
+    def _complain(self, line: str) -> None:
+        """Say it once, not every second."""
+        if line != self._complaint:
+            self._complaint = line
+            self.say(line)
+
+
+async def run(
+    lab: Lab,
+    *,
+    token: str | None,
+    pace: float,
+    say: Callable[[str], None],
+    task_status: trio.TaskStatus[tuple[Machine, ...]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the lab until cancelled; started with its machines once cluster and files can be reached."""
+    machines = tuple(_machine(lab, seat, pace, say) for seat in SEATS)
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    cluster = Cluster.open(lab.cluster_dir)
+    async with (
+        httpx.AsyncClient(base_url=lab.public_url, headers=headers, trust_env=False) as client,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(serve_api, cluster, "pve1")
+        await nursery.start(serve_files, lab.directory / "files", lab.ports.files)
+        for machine in machines:
+            if machine.has_system:
+                nursery.start_soon(machine.run_until_off)
+        task_status.started(machines)
+        await Operator(machines=machines, client=client, nursery=nursery, say=say).work()
+
+
+def _machine(lab: Lab, seat: Seat, pace: float, say: Callable[[str], None]) -> Machine:
+    parts = {"nuc": nuc, "gpu-node": gpu_node}[seat.server_type]
+    return Machine(
+        mac=seat.mac,
+        ip=seat.ip,
+        ssh_port=lab.ports.ssh,
+        directory=lab.directory / "machines" / seat.mac.replace(":", "-"),
+        public_url=lab.public_url,
+        cluster_dir=lab.cluster_dir,
+        hardware=parts(seat.mac, seat.ip),
+        pace=pace,
+        on_event=say,
+    )
+
+
+async def serve_files(
+    directory: Path, port: int, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve `FILES` over HTTP on 127.0.0.1 until cancelled; started with the URLs it listens on."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                event = (await receive())["type"]
+                await send({"type": f"{event}.complete"})
+        name = scope["path"].removeprefix("/")
+        found = name in FILES and scope["method"] in ("GET", "HEAD")
+        content = (directory / name).read_bytes() if found else b"no such file\n"
+        length = (b"content-length", str(len(content)).encode())
+        await send({"type": "http.response.start", "status": 200 if found else 404, "headers": [length]})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
+
+    config = Config()
+    config.bind = [f"127.0.0.1:{port}"]
+    config.errorlog = None
+    config.accesslog = None
+    await serve(app, config, task_status=task_status)

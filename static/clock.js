@@ -1,0 +1,61 @@
+// Durations that run and times in the reader's own zone. The server's clock counts, not the browser's.
+//
+//   data-since, data-until   how long it has lasted, or lasted
+//   data-due                 how long there is left
+//   data-moment              a time: "clock" is short, "full" is whole; both from `datetime`
+
+const ahead = Date.parse(document.body.dataset.now) - Date.now();
+
+const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const full = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+
+export const now = () => Date.now() + ahead;
+
+// As `duration` in provd/web/pages.py.
+export function duration(milliseconds) {
+  const whole = Math.max(0, Math.floor(milliseconds / 1000));
+  const days = Math.floor(whole / 86400);
+  const hours = Math.floor(whole / 3600) % 24;
+  const minutes = Math.floor(whole / 60) % 60;
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${minutes} min`;
+  return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+}
+
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function showSince(element) {
+  const { since, until } = element.dataset;
+  setText(element, since ? duration((until ? Date.parse(until) : now()) - Date.parse(since)) : "");
+}
+
+function showDue(element) {
+  const { due } = element.dataset;
+  const left = due ? Date.parse(due) - now() : 0;
+  element.toggleAttribute("data-late", left < 0);
+  setText(element, !due ? "" : left < 0 ? `overdue for ${duration(-left)}` : `${duration(left)} left`);
+}
+
+function showMoment(element) {
+  const at = element.dateTime;
+  if (element.dataset.shown === at) return;
+  element.dataset.shown = at;
+  const date = at ? new Date(at) : null;
+  const today = date && date.toDateString() === new Date(now()).toDateString();
+  const short = date && (today ? clock : day).format(date);
+  setText(element, date ? (element.dataset.moment === "clock" ? short : full.format(date)) : "");
+  element.title = date ? `${full.format(date)} (${at})` : "";
+}
+
+// Everything below `root` that has to do with time, as of now.
+export function tick(root = document) {
+  root.querySelectorAll("[data-since]").forEach(showSince);
+  root.querySelectorAll("[data-due]").forEach(showDue);
+  root.querySelectorAll("[data-moment]").forEach(showMoment);
+}
+
+tick();
+setInterval(tick, 1000, document);

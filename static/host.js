@@ -1,0 +1,78 @@
+// The page of one host.
+
+import { Problem, call, get, post } from "./api.js";
+import { wireDialogs, wireForm } from "./forms.js";
+import { coalesced, follow } from "./live.js";
+import { addLine, blank, byId, group, part, setText, showBadge, showLink, showMoment, showNote, showSpan, showStatus } from "./view.js";
+import { tick } from "./clock.js";
+
+const id = Number(byId("host").dataset.host);
+
+function showHost(host) {
+  showStatus(byId("status"), host);
+  const about = byId("about");
+  setText(part(about, "ip"), host.ip ?? "not known yet");
+  setText(part(about, "hardware"), host.hardware_id ?? "not known yet");
+  part(about, "pending").hidden = !host.inventory_pending;
+  part(about, "settled").hidden = host.inventory_pending;
+  const busy = host.operation_id !== null || group(host.state) === "working";
+  byId("running").hidden = host.operation_id === null;
+  byId("running").href = `/ops/${host.operation_id}`;
+  setText(byId("running-id"), String(host.operation_id ?? ""));
+  byId("open-rebuild").disabled = busy || "blocked" in byId("open-rebuild").dataset;
+  byId("open-remove").disabled = busy;
+  byId("member-warning").hidden = host.state !== "ready";
+}
+
+function operationRow(operation) {
+  const row = blank("blank-operation").querySelector("tr");
+  row.dataset.operation = operation.id;
+  showLink(part(row, "operation-link"), "/ops/", operation.id, `${operation.kind} ${operation.id}`);
+  showBadge(row, operation.outcome ?? "running");
+  showMoment(part(row, "started"), operation.started_at);
+  showSpan(part(row, "duration"), operation.started_at, operation.finished_at);
+  setText(part(row, "started-by"), operation.started_by);
+  setText(part(row, "detail"), operation.detail);
+  return row;
+}
+
+function showOperations(operations) {
+  byId("operations").replaceChildren(...operations.map(operationRow));
+  byId("operations-table").hidden = operations.length === 0;
+  byId("no-operations").hidden = operations.length > 0;
+  tick(byId("operations"));
+}
+
+const refresh = coalesced(async () => {
+  try {
+    showHost(await get(`/api/hosts/${id}`));
+  } catch (problem) {
+    // Removed: the server has a page that says so.
+    if (problem instanceof Problem && problem.status === 404) location.reload();
+    throw problem;
+  }
+});
+const refreshOperations = coalesced(async () =>
+  showOperations((await get(`/api/operations?host_id=${id}&limit=50`)).operations));
+
+follow((activity) => {
+  if (activity.host_id !== id) return;
+  addLine(byId("activity"), activity, true);
+  showNote(byId("status"), activity);
+  refresh();
+  if (activity.before !== activity.after || activity.event.startsWith("operation.")) refreshOperations();
+}, () => {
+  refresh();
+  refreshOperations();
+});
+
+wireDialogs();
+wireForm(byId("rebuild-form"), async (fields) => {
+  const password = fields.cluster_password;
+  const operation = await post(`/api/hosts/${id}/rebuild`, password ? { cluster_password: password } : {});
+  location.assign(`/ops/${operation.id}`);
+});
+wireForm(byId("remove-form"), async () => {
+  await call("DELETE", `/api/hosts/${id}`);
+  location.assign("/");
+});

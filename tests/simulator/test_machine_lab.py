@@ -1,0 +1,132 @@
+"""The lab that people start: prepared once, run as a program, ended without leftovers."""
+
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+import yaml
+from simulator.scripted_daemon import scripted_daemon
+
+from provd.simulator import lab
+from provd.simulator.lab import SEATS, Lab, prepare, serve_files
+
+FIRST, SECOND, THIRD = (seat.mac for seat in SEATS)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def processes_of(directory: Path) -> list[str]:
+    """Command lines of all processes that name the directory."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return [line for line in lines if str(directory) in line]
+
+
+def test_what_is_prepared(tmp_path: Path) -> None:
+    """The daemon's files hold the keys it reads; secrets are their owner's; there is no second time."""
+    made = prepare(tmp_path / "lab", port=18080)
+    document = yaml.safe_load(made.configuration.read_text())
+    assert document["server"] == {"public_url": "http://127.0.0.1:18080", "listen": "127.0.0.1:18080"}
+    assert document["pxe"] == {"enabled": False}
+    assert document["proxmox"]["existing_node"] == lab.CLUSTER_IP
+    assert len(document["proxmox"]["join_fingerprint"].split(":")) == 32
+    assert document["credentials"]["root_password_hash"].startswith("$6$")
+    password = Path(document["credentials"]["cluster_password_file"])
+    assert password.read_text().strip() == lab.CLUSTER_PASSWORD
+    for secret in (password, made.configuration):
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    types = yaml.safe_load((tmp_path / "lab/server-types.yaml").read_text())["server_types"]
+    assert [(name, one["gpu"]) for name, one in types.items()] == [("nuc", False), ("gpu-node", True)]
+    assert Lab.open(tmp_path / "lab") == made
+    with pytest.raises(FileExistsError):
+        prepare(tmp_path / "lab", port=18080)
+
+
+async def test_the_installers_files(tmp_path: Path) -> None:
+    """Three files and nothing else are served, with their length, also for HEAD."""
+    made = prepare(tmp_path / "lab", port=1)
+    async with trio.open_nursery() as nursery, httpx.AsyncClient(trust_env=False) as client:
+        [url] = await nursery.start(serve_files, made.directory / "files", made.ports.files)
+        for name, size in lab.FILES.items():
+            assert len((await client.get(f"{url}/{name}")).content) == size
+            assert (await client.head(f"{url}/{name}")).headers["content-length"] == str(size)
+        assert (await client.get(f"{url}/../lab.json")).status_code == 404
+        assert (await client.post(f"{url}/vmlinuz")).status_code == 404
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_lab_that_runs(tmp_path: Path) -> None:
+    """It waits for the daemon, registers two machines, shows the third, boots on demand, and ends cleanly."""
+    made = prepare(tmp_path / "lab", port=free_port())
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "provd.simulator",
+        "run",
+        str(made.directory),
+        "--pace",
+        "0",
+    ]
+    program = await trio.lowlevel.open_process(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+    )
+    said = b""
+
+    async def read_until(text: str) -> None:
+        nonlocal said
+        assert program.stdout is not None
+        while text.encode() not in said:
+            chunk = await program.stdout.receive_some()
+            print(chunk.decode(), end="")  # for whoever reads a failure
+            assert chunk
+            said += chunk
+        said = said.partition(text.encode())[2]
+
+    try:
+        with trio.fail_after(30):
+            await read_until("waits for the daemon")
+            async with scripted_daemon(made.ports.daemon) as daemon:
+                await daemon.wait_for("/api/hosts", 3)
+                await daemon.wait_for(f"/ipxe/{THIRD.replace(':', '-')}")
+                assert set(daemon.hosts) == {FIRST, SECOND}
+                assert [one.json["server_type"] for one in daemon.of("/api/hosts")[:2]] == ["nuc", "gpu-node"]
+                assert not daemon.of(f"/ipxe/{FIRST.replace(':', '-')}")
+                for times in (1, 2):
+                    daemon.armed = True
+                    daemon.hosts[FIRST] = "pxe_ready"
+                    await daemon.wait_for("/api/hosts/1/installed", times)
+                    await read_until(f"{FIRST}  has nothing left to do")
+                    seen = len(daemon.of("/api/hosts"))
+                    await daemon.wait_for("/api/hosts", seen + 2)
+                    assert not daemon.armed  # still pxe_ready, and yet not switched on again
+                    daemon.hosts[FIRST] = "ready"
+                    await daemon.wait_for("/api/hosts", seen + 4)
+            assert processes_of(made.directory / "machines")
+            program.terminate()
+            await read_until("the lab is off")
+            assert await program.wait() == 0
+    finally:
+        program.kill()
+        with trio.move_on_after(5, shield=True):
+            await program.wait()
+            assert program.stdout is not None
+            await program.stdout.aclose()
+    wipes = made.directory / "machines" / FIRST.replace(":", "-") / "disks/nvme0n1.wipes"
+    assert wipes.read_text() == "2"
+    assert not processes_of(made.directory)
