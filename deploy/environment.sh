@@ -39,6 +39,6 @@ make_venv() {
         apt_install python3-venv || fail "Python's venv module is needed: apt install python3-venv"
         "$python" -m venv "$directory"
     fi
-    "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+    "$directory/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes -r "$lock"
     echo "$stamp" >"$directory/.lock"
 }

@@ -184,7 +184,7 @@ class JournalHandler(DatagramHandler):
         super().__init__(str(address), None)
         self.lost = 0
 
-    def makePickle(self, record: logging.LogRecord) -> bytes:
+    def makePickle(self, record: logging.LogRecord) -> bytes:  # noqa: N802
         """The datagram; the name is the base class's."""
         return encode({**journal_fields(record), **({"PROVD_LOST": self.lost} if self.lost else {})})
 
@@ -192,7 +192,8 @@ class JournalHandler(DatagramHandler):
         """To the address anew each time: a restarted journald has a new socket there."""
         if self.sock is None:
             self.sock = self.makeSocket()
-            self.sock.settimeout(JOURNAL_PATIENCE)
+        # Waiting once is enough: while records get lost, none is waited for.
+        self.sock.settimeout(0 if self.lost else JOURNAL_PATIENCE)
         try:
             try:
                 self.sock.sendto(datagram, self.host)

@@ -154,8 +154,7 @@ class ServerTypeBook:
                 await anext(looks, None)
             except OSError as exc:
                 log.warning("edits of %s are not noticed, send SIGHUP after one: %s", self.path, exc)
-                nursery.cancel_scope.cancel()
-                return
+                await trio.sleep_forever()
             self.reload()  # what was edited before the watch stood
             while True:
                 if told != (self.current, self.problem):

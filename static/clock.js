@@ -2,10 +2,11 @@
 //
 //   data-since, data-until   how long it has lasted, or lasted
 //   data-due                 how long there is left
-//   data-moment              a time: "clock" is short, "full" is whole; both from `datetime`
+//   data-moment              the time in `datetime`: "minute", "clock" (with seconds) or "full" (with its day)
 
 const ahead = Date.parse(document.body.dataset.now) - Date.now();
 
+const minute = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const full = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
@@ -45,8 +46,9 @@ function showMoment(element) {
   element.dataset.shown = at;
   const date = at ? new Date(at) : null;
   const today = date && date.toDateString() === new Date(now()).toDateString();
-  const short = date && (today ? clock : day).format(date);
-  setText(element, date ? (element.dataset.moment === "clock" ? short : full.format(date)) : "");
+  const shape = element.dataset.moment;
+  const format = shape === "full" ? full : !today ? day : shape === "minute" ? minute : clock;
+  setText(element, date ? format.format(date) : "");
   element.title = date ? `${full.format(date)} (${at})` : "";
 }
 

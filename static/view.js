@@ -43,7 +43,7 @@ export function showStatus(root, host) {
   places.forEach((place, at) => {
     place.dataset.place = at < here ? "done" : at === here ? "here" : "ahead";
   });
-  setText(part(root, "step"), here < 0 ? "" : `step ${here + 1} of ${places.length}`);
+  setText(part(root, "step"), !host.expected ? "" : `step ${here + 1} of ${places.length}`);
   part(root, "deadline").hidden = !host.expected_by;
   part(root, "due").dataset.due = host.expected_by ?? "";
   showMoment(part(root, "by"), host.expected_by);

@@ -2,7 +2,6 @@
 
 import datetime
 import hashlib
-import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -187,12 +186,6 @@ async def test_plain_http_on_a_tls_port() -> None:
         server.received.extend(b"\r\n\r\n")  # it need not wait for a request
         error = await failure(f"https://127.0.0.1:{server.port}/", "00")
     assert describe_failure(error) == "TLS failed: wrong version number"
-
-
-async def test_a_name_that_does_not_exist() -> None:
-    """A host name nobody knows is said to be unknown, in the resolver's words (RFC 6761 §6.4)."""
-    described = describe_failure(await failure("http://unknown.invalid/"))
-    assert re.search("not known|name resolution|No address", described)
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=4), st.booleans())

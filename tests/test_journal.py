@@ -106,9 +106,12 @@ def test_a_line_names_level_and_subject(log: logging.Logger, lines: io.StringIO)
     ]
 
 
-@given(st.text())
+CONTROLS = set(map(chr, [*range(32), *range(127, 160), 0x202E]))
+
+
+@given(st.text() | st.text(st.sampled_from("ab\n\r\x1b\x9b\u2028\u202e")))
 def test_no_text_makes_a_second_line(text: str) -> None:
-    """Whatever a machine put into a message, a host name or an exception, no line of it can pass for a record."""
+    """Whatever a machine got into a message, a name or an exception, no line of it can pass for a record."""
     for formatter in (LineFormatter(), TerminalFormatter(coloured=False)):
         out = io.StringIO()
         handler = logging.StreamHandler(out)
@@ -117,16 +120,15 @@ def test_no_text_makes_a_second_line(text: str) -> None:
         with log_context(host=text):
             log.info("%s", text)
         shown = out.getvalue()
-        assert shown.removesuffix("\n").isprintable() or not text.isprintable()
         assert len(shown.splitlines()) == 1
-        assert not set(shown[:-1]) & set(map(chr, [*range(32), *range(127, 160), 0x202E]))
+        assert not set(shown[:-1]) & CONTROLS
         try:
             raise ValueError(text)
         except ValueError:
             log.exception("bug")
         traceback = out.getvalue()[len(shown) :].splitlines()
         assert len(traceback) > 1
-        assert all(line.startswith("    | ") for line in traceback[1:])
+        assert all(line.startswith("    | ") and not set(line) & CONTROLS for line in traceback[1:])
 
 
 def test_a_long_message_is_cut(log: logging.Logger, lines: io.StringIO) -> None:
@@ -142,8 +144,8 @@ async def test_the_context_is_inherited(log: logging.Logger, lines: io.StringIO)
         log.info("task")
         await trio.to_thread.run_sync(log.info, "thread")
 
-    with log_context(host="node1", operation=3):
-        async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
+        with log_context(host="node1", operation=3):
             nursery.start_soon(child)
     await child()
     assert lines.getvalue().splitlines() == [
@@ -193,12 +195,12 @@ def test_a_traceback_is_one_entry(journal: Journal, journal_log: logging.Logger)
 
 
 def test_what_is_too_big_for_a_datagram_goes_as_a_file(journal: Journal, journal_log: logging.Logger) -> None:
-    """A traceback of megabytes arrives whole, in a sealed memfd."""
+    """A traceback of a megabyte arrives whole, in a sealed memfd."""
     try:
-        raise ValueError("\n".join(["x" * 4000] * 1000))
+        raise ValueError("\n".join(["x" * 4000] * 250))
     except ValueError:
         journal_log.exception("big")
-    assert len(journal.receive()["MESSAGE"]) > 4_000_000
+    assert len(journal.receive()["MESSAGE"]) > 1_000_000
 
 
 def test_a_journal_that_is_gone_stops_nobody(journal: Journal, journal_log: logging.Logger) -> None:

@@ -8,7 +8,7 @@ password is needed for the join anyway, which takes no token (pve-cluster 9.1).
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import cattrs
@@ -131,56 +131,37 @@ class Member:
 
     async def log_in(self, password: Secret) -> None:
         """Raise `LoginRefused` when the password is wrong or not enough."""
-        form = {"username": "root@pam", "password": password.reveal()}
-        response = await self.send("POST", "access/ticket", form)
+        path = "/access/ticket"
+        response = await self.send("POST", path, {"username": "root@pam", "password": password.reveal()})
         if response.status_code == 401:
             raise LoginRefused(f"the cluster refused root's password (asked {self.name})")
-        answer = self.parse(Ticket, self.data(response, "/access/ticket"), "/access/ticket")
+        answer = parse(Ticket, read_envelope(response, f"{self.name}{path}"), f"{self.name}{path}")
         if answer.NeedTFA:
             raise LoginRefused(
-                f"root@pam has a second factor on {self.name}, which provd cannot give, and pvecm add"
-                " cannot either: remove it in Datacenter > Permissions > Two Factor"
+                f"root@pam has a second factor on {self.name}, which provd cannot give, nor could the host"
+                " that is to join: remove it under Datacenter > Permissions > Two Factor"
             )
         # Encoded, because a ticket may hold characters that end a cookie (RFC 6265 §4.1.1).
         self.headers["Cookie"] = f"PVEAuthCookie={quote(answer.ticket, safe='')}"
 
     async def status(self) -> ClusterStatus:
         """What this member sees at this moment; on a member that was cut off, not what the others see."""
-        path = "/cluster/status"
-        whole: list[ClusterRow] = []
-        nodes: list[NodeStatus] = []
-        for row in await self.rows(path):
-            match row.get("type"):
-                case "cluster":
-                    whole.append(self.parse(ClusterRow, row, path))
-                case "node":
-                    nodes.append(self.parse(NodeStatus, row, path))
-                case other:
-                    self.not_understood(path, f"a row of type {other!r}")
-        if not nodes or len(whole) > 1:
-            self.not_understood(path, f"{len(nodes)} nodes in {len(whole)} clusters")
-        if not whole:  # a machine alone has nobody to lose
-            return ClusterStatus(name=None, quorate=True, version=0, nodes=tuple(nodes))
-        return ClusterStatus(
-            name=whole[0].name, quorate=whole[0].quorate, version=whole[0].version, nodes=tuple(nodes)
-        )
+        return parse_status(await self.get("/cluster/status"), f"{self.name}/cluster/status")
 
     async def config_nodes(self) -> tuple[ConfigNode, ...]:
         """Who is configured as a member, with votes; empty on a machine that is in no cluster."""
-        path = "/cluster/config/nodes"
-        return tuple(self.parse(ConfigNode, row, path) for row in await self.rows(path))
+        asked = f"{self.name}/cluster/config/nodes"
+        return tuple(
+            parse(ConfigNode, row, asked) for row in rows(await self.get("/cluster/config/nodes"), asked)
+        )
 
-    async def rows(self, path: str) -> list[dict[str, Any]]:
-        data = self.data(await self.send("GET", path.lstrip("/")), path)
-        if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-            self.not_understood(path, "no list of objects")
-        return data
+    async def get(self, path: str) -> Any:
+        return read_envelope(await self.send("GET", path), f"{self.name}{path}")
 
     async def send(self, method: str, path: str, form: dict[str, str] | None = None) -> Response:
+        url = f"https://{self.name}/api2/json{path}"
         try:
-            return await self.client.request(
-                method, f"https://{self.name}/api2/json/{path}", data=form, headers=self.headers
-            )
+            return await self.client.request(method, url, data=form, headers=self.headers)
         except (HTTPError, InvalidURL) as exc:
             if mismatch := find_mismatch(exc):
                 raise ClusterFailed(
@@ -191,33 +172,6 @@ class Member:
             raise ClusterFailed(
                 f"the cluster member {self.name} cannot be asked: {describe_failure(exc)}"
             ) from exc
-
-    def data(self, response: Response, path: str) -> Any:
-        """What is in the envelope of a good answer. Raise `ClusterFailed` with the member's own words."""
-        try:
-            document = response.json()
-        except (ValueError, RecursionError):
-            document = None
-        envelope = document if isinstance(document, dict) else {}
-        if response.status_code != 200:
-            raise ClusterFailed(f"{self.name} answered {path} with {complaint(response, envelope)}")
-        if "data" not in envelope:
-            self.not_understood(path, "no JSON object with data")
-        return envelope["data"]
-
-    def parse(self, shape: type[T], value: object, path: str) -> T:
-        try:
-            return CONVERTER.structure(value, shape)
-        except (ValueError, TypeError, KeyError, AttributeError, cattrs.BaseValidationError) as exc:
-            raise self.misunderstanding(path, f"no {shape.__name__}: {type(exc).__name__} {exc}") from exc
-
-    def not_understood(self, path: str, what: str) -> NoReturn:
-        raise self.misunderstanding(path, what)
-
-    def misunderstanding(self, path: str, what: str) -> ClusterFailed:
-        return ClusterFailed(
-            f"{self.name} answered {path} with something else than Proxmox VE does: {clip(what)}"
-        )
 
 
 @asynccontextmanager
@@ -232,6 +186,23 @@ async def open_member(address: str, port: int, fingerprint: str, password: Secre
         yield member
 
 
+# --- what an answer means; `asked` is where it comes from, for sentences ---------------------------
+
+
+def read_envelope(response: Response, asked: str) -> Any:
+    """What is in the envelope of a good answer. Raise `ClusterFailed` with the member's own words."""
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        document = None
+    envelope = document if isinstance(document, dict) else {}
+    if response.status_code != 200:
+        raise ClusterFailed(f"{asked} answered {complaint(response, envelope)}")
+    if "data" not in envelope:
+        raise strange(asked, "no JSON object with data")
+    return envelope["data"]
+
+
 def complaint(response: Response, envelope: dict[str, Any]) -> str:
     """The reason is in the body since libpve-http-server-perl 5.2 (2025); before, in the status line only."""
     message = envelope.get("message")
@@ -240,6 +211,43 @@ def complaint(response: Response, envelope: dict[str, Any]) -> str:
     if isinstance(errors, dict):
         words += [f"({name}: {why})" for name, why in errors.items()]
     return clip(" ".join(words))
+
+
+def parse_status(data: object, asked: str) -> ClusterStatus:
+    """The rows of `/cluster/status`. Raise `ClusterFailed` for anything that cannot be relied on."""
+    whole: list[ClusterRow] = []
+    nodes: list[NodeStatus] = []
+    for row in rows(data, asked):
+        match row.get("type"):
+            case "cluster":
+                whole.append(parse(ClusterRow, row, asked))
+            case "node":
+                nodes.append(parse(NodeStatus, row, asked))
+            case other:
+                raise strange(asked, f"a row of type {other!r}")
+    if not nodes or len(whole) > 1:
+        raise strange(asked, f"{len(nodes)} nodes in {len(whole)} clusters")
+    if not whole:  # a machine alone has nobody to lose
+        return ClusterStatus(name=None, quorate=True, version=0, nodes=tuple(nodes))
+    [lab] = whole
+    return ClusterStatus(name=lab.name, quorate=lab.quorate, version=lab.version, nodes=tuple(nodes))
+
+
+def rows(data: object, asked: str) -> list[dict[str, Any]]:
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        raise strange(asked, "no list of objects")
+    return data
+
+
+def parse(shape: type[T], value: object, asked: str) -> T:
+    try:
+        return CONVERTER.structure(value, shape)
+    except (ValueError, TypeError, KeyError) as exc:
+        raise strange(asked, f"no {shape.__name__}: {type(exc).__name__} {exc}") from exc
+
+
+def strange(asked: str, what: str) -> ClusterFailed:
+    return ClusterFailed(f"{asked} answered something else than Proxmox VE does: {clip(what)}")
 
 
 def clip(text: str) -> str:

@@ -81,11 +81,15 @@ _STOP = """\
 d="${PROVD_ROOT:-}/run/$1"
 [ -d "$d" ] || exit 0
 pid="$(cat "$d/pid" 2>/dev/null)"
+[ -n "$pid" ] || pid=none
 for signal in TERM TERM TERM KILL; do
-    if [ -e "$d/ended" ] || [ -z "$pid" ]; then break; fi
-    kill -s "$signal" -- "-$pid" 2>/dev/null || break
     n=0
-    while [ ! -e "$d/ended" ] && [ "$n" -lt 20 ]; do sleep 0.1; n=$((n + 1)); done
+    while [ "$n" -lt 20 ]; do
+        if [ -e "$d/ended" ] || ! kill -s 0 -- "-$pid" 2>/dev/null; then break 2; fi
+        [ "$n" -gt 0 ] || kill -s "$signal" -- "-$pid"
+        sleep 0.1
+        n=$((n + 1))
+    done
 done
 : >"$d/ended"
 """

@@ -41,6 +41,8 @@ OUTPUT_LIMIT = 1 << 20
 WINDOW = 16 * OUTPUT_LIMIT
 """Receive window of a channel. paramiko announces more once a tenth is used up: never, below the limit."""
 
+CHUNK = 1 << 16
+
 CLOSE_SECONDS = 2.0
 """How long a polite end may take before the connection is simply dropped."""
 
@@ -175,7 +177,7 @@ class Session:
             ring = bell.next_ring  # taken before looking: what comes after the look will ring it
             for receive, output in list(unfinished.items()):
                 with suppress(TimeoutError):
-                    while chunk := receive(1 << 16):
+                    while chunk := receive(CHUNK):
                         output += chunk
                         if len(stdout) + len(stderr) > OUTPUT_LIMIT:
                             raise self.failed(f"{word} printed more than {OUTPUT_LIMIT >> 20} MiB")

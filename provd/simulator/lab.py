@@ -172,12 +172,13 @@ class Operator:
     client: httpx.AsyncClient
     nursery: trio.Nursery
     say: Callable[[str], None]
+    look_every: float
     _waiting: set[str] = field(factory=set)
     _states: dict[str, str] = field(factory=dict)
     _complaint: str | None = None
 
     async def work(self) -> None:
-        """Look at the daemon's hosts every second, for ever; a daemon that is away is waited for."""
+        """Look at the daemon's hosts every few moments, for ever; a daemon that is away is waited for."""
         introduced = False
         while True:
             try:
@@ -187,8 +188,8 @@ class Operator:
                 await self.look()
                 self._complaint = None
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                self._complain(f"waits for the daemon: {error or type(error).__name__}")
-            await trio.sleep(1)
+                self._complain(f"waits for the daemon: {str(error) or type(error).__name__}")
+            await trio.sleep(self.look_every)
 
     async def _introduce(self) -> None:
         """Register the machines that are to be known, and let the others be seen."""
@@ -234,10 +235,14 @@ async def run(
     *,
     token: str | None,
     pace: float,
+    look_every: float = 1.0,
     say: Callable[[str], None],
     task_status: trio.TaskStatus[tuple[Machine, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run the lab until cancelled; started with its machines once cluster and files can be reached."""
+    """Run the lab until cancelled; started with its machines once cluster and files can be reached.
+
+    `pace` and `look_every` are seconds: of a visible moment, and between two looks at the daemon.
+    """
     machines = tuple(_machine(lab, seat, pace, say) for seat in SEATS)
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     cluster = Cluster.open(lab.cluster_dir)
@@ -251,7 +256,8 @@ async def run(
             if machine.has_system:
                 nursery.start_soon(machine.run_until_off)
         task_status.started(machines)
-        await Operator(machines=machines, client=client, nursery=nursery, say=say).work()
+        operator = Operator(machines=machines, client=client, nursery=nursery, say=say, look_every=look_every)
+        await operator.work()
 
 
 def _machine(lab: Lab, seat: Seat, pace: float, say: Callable[[str], None]) -> Machine:

@@ -12,7 +12,7 @@ from attrs import frozen
 from provd.domain.errors import Conflict, NotFound
 from provd.store.database import Db, moment, optional_moment, timestamp
 
-_API_TOKEN = "SELECT id, name, created_at, last_used_at, revoked_at FROM tokens"
+_WITHOUT_HASH = "SELECT id, name, created_at, last_used_at, revoked_at FROM tokens"
 
 
 @frozen(kw_only=True)
@@ -52,12 +52,12 @@ def replace_token(db: Db, name: str, hash: bytes, at: datetime) -> None:
 
 def tokens(db: Db) -> list[Token]:
     """In the order they were made, revoked ones included."""
-    return [_token(row) for row in db.execute(f"{_API_TOKEN} ORDER BY id")]
+    return [_token(row) for row in db.execute(f"{_WITHOUT_HASH} ORDER BY id")]
 
 
 def token_of(db: Db, hash: bytes) -> Token | None:
     """Revoked ones included: the caller looks."""
-    row = db.execute(f"{_API_TOKEN} WHERE hash = ?", (hash,)).fetchone()
+    row = db.execute(f"{_WITHOUT_HASH} WHERE hash = ?", (hash,)).fetchone()
     return _token(row) if row is not None else None
 
 

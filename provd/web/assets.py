@@ -66,10 +66,11 @@ def blueprint(folder: Path | None = None) -> Blueprint:
         packed = asset.gzipped is not None and request.accept_encodings.quality("gzip") > 0
         # Two representations, two strong validators (RFC 9110 §8.8.1).
         etag = f"{asset.etag}-gzip" if packed else asset.etag
-        response = Response(status=304) if etag in request.if_none_match else Response()
-        if response.status_code == 200:
-            response.set_data(asset.gzipped or b"" if packed else asset.body)
-            response.content_type = asset.content_type
+        if etag in request.if_none_match:
+            # An explicit body, even here: without one Quart would look for asyncio's loop.
+            response = Response(b"", status=304)
+        else:
+            response = Response(asset.gzipped if packed else asset.body, content_type=asset.content_type)
             if packed:
                 response.content_encoding = "gzip"
         response.set_etag(etag)

@@ -233,12 +233,16 @@ def from_our_page(request: Request, visitor: Visitor | None, host: bytes, ours: 
 
 async def read_body(route: RouteClass) -> Response | None:
     """Read the body, so that its time and size are bounded before any handler runs."""
-    if not request.content_length and "Transfer-Encoding" not in request.headers:
+    announced = bool(request.content_length) or "Transfer-Encoding" in request.headers
+    if request.method in SAFE_METHODS and not announced:
         return None
-    if route.body and request.mimetype != route.body:
-        return refusal(415, f"a body here is {route.body}")
-    if route.largest_body == 0 or len(await request.get_data()) > route.largest_body:
+    if announced and route.largest_body == 0:
         return too_large(route)
+    body = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    if len(body) > route.largest_body:
+        return too_large(route)
+    if body and route.body and request.mimetype != route.body:
+        return refusal(415, f"a body here is {route.body}")
     return None
 
 

@@ -4,9 +4,9 @@ A page shows what the API would say (`views.py`) and changes nothing: every butt
 REST API. Whatever a machine or a stranger supplied is text here, escaped without exception.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import cast
 
 from attrs import frozen
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -62,7 +62,7 @@ def blueprint(parts: Parts) -> Blueprint:
     templates = environment()
     read = parts.store.read
 
-    def page(template: str, status: int = 200, **context: object) -> Response:
+    def page(template: str, **context: object) -> Response:
         html = templates.get_template(template).render(
             actor=g.actor,
             auth_off=g.auth_off,
@@ -70,13 +70,13 @@ def blueprint(parts: Parts) -> Blueprint:
             now=_time(now()),
             **context,
         )
-        return Response(html, status=status, content_type="text/html; charset=utf-8")
+        return Response(html, content_type="text/html; charset=utf-8")
 
     @pages.get("/")
     async def show_hosts() -> Response:
         # First of all: what happens while the page is drawn is told twice rather than not at all.
         after = _newest(parts)
-        everyone = sorted(all_hosts(parts), key=lambda host: GROUPS.index(group(host["state"])))
+        everyone = sorted(all_hosts(parts), key=_order)
         notes = read(lambda db: {host.id: note_of(db, host) for host in hosts.everyone(db)})
         found = [group(host["state"]) for host in everyone]
         show = request.args.get("show", "")
@@ -108,12 +108,10 @@ def blueprint(parts: Parts) -> Blueprint:
             note=read(lambda db: note_of(db, host)),
             type_name=f"{server_type.display_name} ({server_type.key})" if server_type else host.server_type,
             operations=[
-                operation_view(one)
-                for one in read(lambda db: operations.latest(db, RECENT, host_id=host.id))
+                operation_view(one) for one in read(lambda db: operations.latest(db, RECENT, host_id=host.id))
             ],
             lines=[
-                activity_view(line)
-                for line in read(lambda db: activity.latest(db, RECENT, host_id=host.id))
+                activity_view(line) for line in read(lambda db: activity.latest(db, RECENT, host_id=host.id))
             ],
             keep=RECENT,
             pending=read(lambda db: registrations.of_host(db, host.id)),
@@ -146,7 +144,9 @@ def blueprint(parts: Parts) -> Blueprint:
     @pages.errorhandler(NotFound)
     async def missing(error: NotFound) -> Response:
         reason = str(error)
-        return page("missing.html", 404, after=_newest(parts), reason=reason[:1].upper() + reason[1:])
+        response = page("missing.html", after=_newest(parts), reason=reason[:1].upper() + reason[1:])
+        response.status_code = 404
+        return response
 
     return pages
 
@@ -167,7 +167,7 @@ def environment() -> Environment:
         "due": lambda by, at: due(_seconds(at, by)) if by else "",
         "group": group,
         "place": place,
-        "step": lambda state: f"step {ROAD.index(state) + 1} of {len(ROAD)}" if state in ROAD else "",
+        "step": lambda state, on: f"step {ROAD.index(state) + 1} of {len(ROAD)}" if on else "",
     }
     made.globals |= {"road": ROAD}
     return made
@@ -196,7 +196,7 @@ def steps(operation: Operation, state: State | None, lines: Iterable[Activity]) 
     if operation.outcome is Outcome.DONE:
         reached = State.READY
     elif operation.active and state in ROAD:
-        reached = cast(State, state)
+        reached = state
     else:
         reached = max((one for one in entered if one), key=ROAD.index, default=ROAD[0])
     here = "here" if operation.active else "done" if operation.outcome is Outcome.DONE else "stopped"
@@ -228,6 +228,13 @@ def group(state: object) -> str:
     return str(state) if state in SETTLED else "working"
 
 
+def _order(host: View) -> tuple[int, list[tuple[bool, int, str]]]:
+    """Who needs attention first; then by name, with pve2 before pve10."""
+    words = re.findall(r"[0-9]+|[^0-9]+", str(host["hostname"]).lower())
+    name = [(word.isdigit(), int(word) if word.isdigit() else 0, word) for word in words]
+    return GROUPS.index(group(host["state"])), name
+
+
 def note_of(db: Db, host: Host) -> str:
     """Why the host failed; else the last warning since it has been in its state."""
     if host.state is State.FAILED:
@@ -255,7 +262,7 @@ def _installation(parts: Parts, host: Host) -> Mapping[str, object]:
         "disks": ", ".join(plan.disks),
         "file system": f"{plan.filesystem} {plan.raid or ''}",
         "name": plan.fqdn,
-        "address": f"{address.cidr}, gateway {address.gateway}, DNS {address.dns}" if address else "from DHCP",
+        "address": f"{address.cidr} by {address.gateway}, DNS {address.dns}" if address else "from DHCP",
         "management NIC": plan.management_nic or "the one that it boots from",
         "time zone": plan.timezone,
         "keyboard": plan.keyboard,

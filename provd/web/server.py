@@ -259,7 +259,7 @@ class Connection(TCPServer):
                 # thrown away. Quart 0.23 counts only when it has all of it, and keeps it until then.
                 if taken <= LARGEST_BODY:
                     taken += len(message["body"])
-                    return {**message, "more_body": message["more_body"]}
+                    return {**message, "more_body": message["more_body"] and taken <= LARGEST_BODY}
             if answered:
                 # Hypercorn says "disconnect" after every answer. quart-trio then cancels its request,
                 # and with it Hypercorn's own return to idle in the middle: the timer never starts

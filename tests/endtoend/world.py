@@ -7,9 +7,10 @@ be a race between the machine's next request and the new process.
 
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
@@ -21,7 +22,7 @@ from attrs import define, field
 
 from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
-from provd.simulator.lab import Lab, prepare, serve_files
+from provd.simulator.lab import CLUSTER_PASSWORD, Lab, prepare, serve_files
 from provd.simulator.machine.machine import Machine
 
 TOKEN = "provd_" + "t" * 43
@@ -37,32 +38,48 @@ class Doorway:
 
     daemon_port: int
     open: trio.Event = field(factory=trio.Event)
+    inside: int = 0
+    """How many connections are on their way."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """From here on they wait; returns when those on their way have their answers."""
         if self.open.is_set():
             self.open = trio.Event()
+        with trio.fail_after(PATIENCE):
+            while self.inside:
+                await trio.sleep(0.01)
 
     async def serve(self, *, task_status: trio.TaskStatus[int]) -> None:
         async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(trio.serve_tcp, self._forward, 0)
+            listeners = await nursery.start(trio.serve_tcp, self._receive, 0)
             task_status.started(listeners[0].socket.getsockname()[1])
 
-    async def _forward(self, machine: trio.SocketStream) -> None:
+    async def _receive(self, machine: trio.SocketStream) -> None:
         async with machine:
-            await self.open.wait()
-            with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                async with await trio.open_tcp_stream("127.0.0.1", self.daemon_port) as daemon:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(_pump, machine, daemon)
-                        await _pump(daemon, machine)
-                        nursery.cancel_scope.cancel()
+            while not self.open.is_set():
+                await self.open.wait()
+            self.inside += 1
+            try:
+                await self._forward(machine)
+            except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            finally:
+                self.inside -= 1
+
+    async def _forward(self, machine: trio.SocketStream) -> None:
+        async with (
+            await trio.open_tcp_stream("127.0.0.1", self.daemon_port) as daemon,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(_pump, machine, daemon)
+            await _pump(daemon, machine)
+            nursery.cancel_scope.cancel()
 
 
 async def _pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
-    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        async for chunk in source:
-            await sink.send_all(chunk)
-        await sink.send_eof()
+    async for chunk in source:
+        await sink.send_all(chunk)
+    await sink.send_eof()
 
 
 @define(eq=False)
@@ -108,14 +125,14 @@ class World:
 
     async def kill(self) -> None:
         """kill -9: no time to write anything down."""
-        self.doorway.close()
+        await self.doorway.close()
         assert self.daemon is not None
         self.daemon.kill()
         await self.daemon.wait()
 
     async def stop(self) -> float:
         """SIGTERM; returns how many seconds it took."""
-        self.doorway.close()
+        await self.doorway.close()
         assert self.daemon is not None
         before = trio.current_time()
         self.daemon.send_signal(signal.SIGTERM)
@@ -176,6 +193,22 @@ class World:
         """The operation's activity, oldest first, as its sentences."""
         lines = await self.call("GET", f"/api/activity?operation_id={operation['id']}&limit=1000")
         return [line["message"] for line in reversed(lines["activity"])]
+
+    async def heard(self, operation: Json, words: str) -> None:
+        """Until the operation's activity holds `words`."""
+        with trio.fail_after(PATIENCE):
+            while words not in " ".join(await self.story(operation)):
+                await trio.sleep(0.05)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the daemon's database file says, read beside the running daemon."""
+        with closing(sqlite3.connect(self.lab.directory / "state" / "provd.db")) as db:
+            return db.execute(query).fetchall()
+
+    @property
+    def password(self) -> str:
+        """Of root on the cluster's first member."""
+        return CLUSTER_PASSWORD
 
     # --- the machines ---
 

@@ -16,6 +16,7 @@ from provd.proxmox.answer import build_answer, management_mac
 from provd.proxmox.reports import Dmi, Link, SystemInfo
 from provd.simulator.machine.answer_rules import InstallOrder, check_answer
 from provd.simulator.machine.hardware import Hardware, gpu_node, hostile, nuc
+from provd.simulator.machine.refusal import InstallerRefused
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MAC = Mac("1c:69:7a:aa:bb:cc")
@@ -179,7 +180,7 @@ def test_impossible_plans_are_not_served() -> None:
 
 def test_a_listed_disk_that_is_not_there_stops_the_installer() -> None:
     """With a whole path nothing else can match, so the wrong disk is never taken instead."""
-    with pytest.raises(Exception, match="no disk of this machine"):
+    with pytest.raises(InstallerRefused, match="no disk of this machine"):
         accepted(evolve(PLAN, disks=("/dev/sdz",)), hardware=nuc(str(MAC), "192.0.2.21"))
 
 
@@ -190,7 +191,7 @@ HOSTILE_TEXT = ANYTHING | st.sampled_from(
 
 
 @given(
-    st.fixed_dictionaries({key: HOSTILE_TEXT for key in ("country", "keyboard", "timezone", "mailto")}),
+    st.fixed_dictionaries(dict.fromkeys(("country", "keyboard", "timezone", "mailto"), HOSTILE_TEXT)),
     st.lists(HOSTILE_TEXT, max_size=3),
     HOSTILE_TEXT,
 )

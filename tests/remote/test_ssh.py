@@ -191,6 +191,14 @@ async def test_endless_output_is_cut_off(sshd: Sshd) -> None:
         assert (await session.run("echo still here")).stdout == "still here\n"
 
 
+async def test_reading_never_sends(sshd: Sshd) -> None:
+    """No window is announced before the limit is passed: the event loop never waits for the peer to read."""
+    async with sshd.connect() as session:
+        channel = await session.in_thread(lambda: session.start("true", b""))
+        assert channel.in_window_threshold > ssh.OUTPUT_LIMIT + ssh.CHUNK
+        await session.in_thread(channel.close)
+
+
 async def test_output_that_is_not_text(sshd: Sshd) -> None:
     """Bytes that are no UTF-8 are replaced, not fatal."""
     async with sshd.connect() as session:

@@ -14,10 +14,13 @@ import pytest
 import trio
 from simulator.scripted_daemon import ANSWER, Reply, ScriptedDaemon, scripted_daemon
 
+from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
 from provd.simulator.machine import paramiko_server
 from provd.simulator.machine.faults import Faults
 from provd.simulator.machine.machine import Machine, Phase
+from provd.simulator.machine.refusal import InstallerRefused
+from provd.simulator.machine.requests import request
 from provd.simulator.machine.root_directory import make_host_keys
 
 MAC = "02:00:00:00:00:11"
@@ -340,6 +343,58 @@ async def test_reboot_and_poweroff_from_within(make: Callable[..., Machine], key
                 nursery.start_soon(ssh, machine, key, "shutdown -h now")
                 await machine.wait_phase(Phase.OFF)
     assert machine.wipes() == 1
+
+
+async def test_a_member_comes_and_goes_with_its_power(
+    make: Callable[..., Machine], key: Path, tmp_path: Path
+) -> None:
+    """Joined over SSH, it is online while it runs; reinstalled, it is nobody until it joins again."""
+    cluster = Cluster.open(tmp_path / "cluster")
+
+    def online() -> bool:
+        return cluster.read().nodes["nuc1"].online
+
+    async with scripted_daemon() as daemon, trio.open_nursery() as nursery:
+        await nursery.start(serve_api, cluster, "pve1")
+        daemon.keys = [public(key)]
+        machine = make(daemon)
+        with trio.fail_after(30):
+            async with trio.open_nursery() as power:
+                power.start_soon(machine.run_until_off)
+                await machine.wait_phase(Phase.IDLE)
+                join = f"pvecm add 127.77.1.1 --fingerprint {cluster.fingerprint('pve1')}"
+                done = await ssh(machine, key, join, b"secret\n")
+                assert b"successfully added node 'nuc1'" in done.stdout, done
+                assert online()
+                assert (await ssh(machine, key, "true")).returncode == 255  # the key did not come along
+                machine.power_off()
+        assert not online()
+        for armed, member in ((False, True), (True, False)):
+            daemon.armed = armed
+            with trio.fail_after(30):
+                async with trio.open_nursery() as power:
+                    power.start_soon(machine.run_until_off)
+                    await machine.wait_phase(Phase.IDLE)
+                    assert online() is member
+                    machine.power_off()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pinned_certificate(tmp_path: Path) -> None:
+    """https is taken from the one leaf with the pinned fingerprint, self-signed or not, and from no other."""
+    cluster = Cluster.create(tmp_path / "cluster", ip=IP, api_port=free_port())
+    async with trio.open_nursery() as nursery:
+        _, port = await nursery.start(serve_api, cluster, "pve1")
+        url = f"https://{IP}:{port}/api2/json/access/domains"
+        fetch = partial(request, "GET", url, source_ip=IP, at_most=1 << 20)
+        pin = cluster.fingerprint("pve1")
+        assert (await fetch(fingerprint=pin)).status == 200
+        assert (await fetch(fingerprint=pin.replace(":", "").lower())).status == 200
+        with pytest.raises(InstallerRefused, match="does not match"):
+            await fetch(fingerprint="00" + pin[2:] if pin[:2] != "00" else "01" + pin[2:])
+        with pytest.raises(InstallerRefused, match="certificate verify failed"):
+            await fetch()
+        nursery.cancel_scope.cancel()
 
 
 # --- faults --------------------------------------------------------------------------------------

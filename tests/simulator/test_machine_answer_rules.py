@@ -11,7 +11,16 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provd.simulator.machine.answer_keys import INSTALLERS, KEYBOARDS, timezones
+from provd.simulator.machine.answer_keys import (
+    DISK_SETUP,
+    FIRST_BOOT,
+    GLOBAL,
+    INSTALLERS,
+    KEYBOARDS,
+    NETWORK,
+    WEBHOOK,
+    timezones,
+)
 from provd.simulator.machine.answer_rules import InstallOrder, check_answer, check_document
 from provd.simulator.machine.hardware import Disk, Hardware, Lease, gpu_node, nuc
 from provd.simulator.machine.installer import leaked_arguments
@@ -72,7 +81,7 @@ STATIC = {
     "dns": "192.0.2.53",
     "filter": {"ID_NET_NAME_MAC": "enx020000000001"},
 }
-ZFS = {"filesystem": "zfs", "zfs": {"raid": "raid1"}, "disk-list": ["sda", "sdb"]}
+ZFS: dict[str, Any] = {"filesystem": "zfs", "zfs": {"raid": "raid1"}, "disk-list": ["sda", "sdb"]}
 
 
 def test_a_good_answer() -> None:
@@ -311,7 +320,7 @@ def test_pinned_names() -> None:
 # --- disks ---------------------------------------------------------------------------------------
 
 
-def disks(machine: Hardware = TOWER, **setup: object) -> list[str]:
+def disks(machine: Hardware = TOWER, **setup: Any) -> list[str]:
     document = answer(disk_setup={key.replace("_", "-"): value for key, value in setup.items()})
     return [disk.name for disk in check(document, machine=machine).disks]
 
@@ -341,7 +350,7 @@ def test_which_disk_is_wiped() -> None:
 
 def test_zfs_takes_all_hits() -> None:
     """any and all; a key that a disk lacks counts as matched in `all`; missing listed disks are skipped."""
-    raid0 = {"filesystem": "zfs", "zfs": {"raid": "raid0"}}
+    raid0: dict[str, Any] = {"filesystem": "zfs", "zfs": {"raid": "raid0"}}
     assert disks(**raid0, filter={"ID_BUS": "ata", "DEVNAME": "*nvme*"}) == ["nvme0n1", "sda", "sdb"]
     assert disks(**raid0, filter={"ID_BUS": "ata", "DEVNAME": "*"}, filter_match="all") == [
         "nvme0n1",
@@ -476,25 +485,7 @@ VALUES = st.recursive(
 )
 SECTIONS = st.sampled_from(["global", "network", "disk-setup", "post-installation-webhook", "first-boot"])
 KEYS = st.sampled_from(
-    [
-        "",
-        "fqdn",
-        "country",
-        "mailto",
-        "timezone",
-        "keyboard",
-        "root-ssh-keys",
-        "source",
-        "cidr",
-        "filter",
-        "zfs",
-        "interface-name-pinning",
-        "filesystem",
-        "disk-list",
-        "lvm",
-        "filter-match",
-        "url",
-    ]
+    sorted({"": None, **GLOBAL, **NETWORK["from-answer"], **DISK_SETUP, **WEBHOOK, **FIRST_BOOT})
 )
 
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL
@@ -24,14 +25,13 @@ from provd.simulator.cluster import leaves
 from provd.simulator.cluster.cluster import Cluster
 from provd.simulator.cluster.console import STARTED
 from provd.simulator.cluster.machine import Machine
-from provd.simulator.cluster.request import View, fail_parameters
+from provd.simulator.cluster.request import PMXCFS_DOWN, View, fail_parameters
 from provd.simulator.cluster.routes import answer
 from provd.simulator.cluster.state import ClusterNode, ClusterState
 from provd.simulator.cluster.tasks import Upid, process_start
 from provd.simulator.cluster.tickets import ApiError
 
 MAX_BODY = 512 * 1024
-PMXCFS_DOWN = "ipcc_send_rec[1] failed: Connection refused"
 # How often other processes' changes are looked for, in seconds; nothing can wake this one.
 GLANCE = 0.02
 
@@ -155,14 +155,18 @@ class Server:
         """Answer one connection until either side ends it."""
         async with stream:
             try:
-                if self._is_dropped(stream.socket.getpeername()[0]):
+                dropped = self._is_dropped(stream.socket.getpeername()[0])
+                context = self.tls()
+            except OSError:
+                return  # the client is gone already, or the node has no certificate yet
+            # A client that goes away or talks something else harms its own connection only.
+            with suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
+                if dropped:
                     while await stream.receive_some():
                         pass  # a firewall that drops says nothing
                     return
-                tls = trio.SSLStream(stream, self.tls(), server_side=True, https_compatible=True)
+                tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
                 await self._speak_http(tls)
-            except (trio.BrokenResourceError, h11.RemoteProtocolError, OSError):
-                pass  # the client went away or talks something else; it is its connection
 
     def _is_dropped(self, peer: str) -> bool:
         state = self._cluster.read()
@@ -213,11 +217,11 @@ class Server:
                 method=request.method.decode("latin-1"),
                 path=unquote(path),
                 headers=headers,
-                parameters=_parameters(query, headers.get("content-type", ""), body),
+                parameters=parameters_in(query, headers.get("content-type", ""), body),
             )
         except ApiError as error:
             message = str(error)
-            reason = message.partition("\n")[0]
+            reason = re.sub(r"[\x00-\x1f\x7f]", " ", message.partition("\n")[0])
             if error.status == 401:
                 await trio.sleep(self._cluster.read().timings.auth_delay)
             if error.status == 401 or error.status >= 595:
@@ -257,7 +261,7 @@ class Server:
         return upid
 
 
-def _parameters(query: str, content_type: str, body: bytes) -> dict[str, str]:
+def parameters_in(query: str, content_type: str, body: bytes) -> dict[str, str]:
     """Query and body as one, all values as text; raise `ApiError` for a body that cannot be read."""
     found = dict(parse_qsl(query, keep_blank_values=True))
     text = body.decode("utf-8", "replace")
@@ -267,7 +271,7 @@ def _parameters(query: str, content_type: str, body: bytes) -> dict[str, str]:
         return found | dict(parse_qsl(text, keep_blank_values=True))
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         fail_parameters({"body": "malformed JSON string"})

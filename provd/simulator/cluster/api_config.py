@@ -25,9 +25,18 @@ from provd.simulator.cluster.membership import (
     link_numbers,
     lock_failure,
 )
-from provd.simulator.cluster.options import LINKS, SHARED, fingerprint, integer, link_address, text
+from provd.simulator.cluster.options import (
+    LINKS,
+    SHARED,
+    fingerprint,
+    integer,
+    ip,
+    link_address,
+    node_name,
+    text,
+)
 from provd.simulator.cluster.pvecm import kill_corosync
-from provd.simulator.cluster.request import Request
+from provd.simulator.cluster.request import Request, fail_parameters
 from provd.simulator.cluster.state import ClusterNode, ClusterState
 from provd.simulator.cluster.tasks import Upid, process_start
 from provd.simulator.cluster.tickets import ApiError
@@ -81,15 +90,20 @@ def join_info(request: Request) -> Any:
 
 async def add(request: Request) -> Any:
     """What the newcomer's `pvecm add` calls; the answer makes it a member, so only root's ticket will do."""
-    values = request.checked({}, {"apiversion": integer, "new_node_ip": text, **SHARED})
+    values = request.checked({}, {"apiversion": integer, "new_node_ip": ip, **SHARED})
+    name = request.arguments["node"]
+    try:
+        node_name(name)
+    except ValueError as problem:
+        fail_parameters({"node": str(problem)})
     numbers = {name: int(values[name]) for name in ("nodeid", "votes") if name in values}
     wanted = AddRequest(
-        name=request.arguments["node"],
+        name=name,
         apiversion=int(values.get("apiversion", 0)),
         links={
-            name.removeprefix("link"): link_address(str(value))
-            for name, value in values.items()
-            if name in LINKS
+            key.removeprefix("link"): link_address(str(value))
+            for key, value in values.items()
+            if key in LINKS
         },
         new_node_ip=str(values["new_node_ip"]) if "new_node_ip" in values else None,
         nodeid=numbers.get("nodeid"),

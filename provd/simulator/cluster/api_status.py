@@ -1,5 +1,6 @@
 """What can be seen: members, machines, guests, high availability, certificates, tasks."""
 
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -212,7 +213,7 @@ def _task(request: Request) -> tuple[Upid, Path]:
 
 def _number(request: Request, name: str, default: int) -> int:
     text = request.parameters.get(name, str(default))
-    if not (text.isascii() and text.isdecimal()):
+    if re.fullmatch(r"[0-9]{1,9}", text) is None:
         fail_parameters({name: f"type check ('integer') failed - got '{text}'"})
     return int(text)
 

@@ -7,7 +7,6 @@ that copies what its worker says; here one process does both, with the same word
 
 import fcntl
 import gzip
-import json
 import os
 import re
 import shutil
@@ -17,40 +16,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import NoReturn
-from urllib.parse import unquote
-
-from attrs import frozen
 
 from provd.simulator.cluster import keys
-from provd.simulator.cluster.client import REAL_PORT, Answer, ApiClient, CannotConnect, resolve
+from provd.simulator.cluster.admission import Admission, Petition
+from provd.simulator.cluster.client import resolve
 from provd.simulator.cluster.cluster import Cluster
 from provd.simulator.cluster.console import Console, Died
 from provd.simulator.cluster.locked import replace_file
 from provd.simulator.cluster.machine import Machine
 from provd.simulator.cluster.membership import (
-    JOIN_API_VERSION,
     LOCAL_LOCK_TIMEOUT,
-    AddRequest,
-    Refused,
-    add_node,
-    check_ready,
     config_version_of,
-    corosync_conf,
 )
 from provd.simulator.cluster.options import Call
-
-NO_TTY_FOR_TFA = (
-    "TFA-enabled login currently works only with a TTY. at /usr/share/perl5/PVE/APIClient/LWP.pm line 121."
-)
-NO_TFA_ON_TTY = "TFA required, but none of the configure factors is supported over TTY, aborting!"
-
-
-@frozen
-class Admission:
-    """What a member hands to the newcomer."""
-
-    corosync_conf: bytes
-    authkey: bytes
 
 
 def run_add(machine: Machine, cluster: Cluster, call: Call) -> int:
@@ -99,7 +77,6 @@ class Join:
         self.say = console.say
         self.console = console
         self.password = password
-        self.host = call.arguments[0]
         self.name = machine.read().hostname
         hosts = machine.path("/etc/hosts")
         self.hosts = hosts.read_text() if hosts.exists() else f"{machine.read().ip} {self.name}\n"
@@ -116,7 +93,17 @@ class Join:
             self.done(4)
             self.prepare_ssh()
             self.done(5)
-            admission = self.ask_over_ssh(ip) if over_ssh else self.ask_over_api(ip)
+            petition = Petition(
+                machine=self.machine,
+                cluster=self.cluster,
+                call=self.call,
+                console=self.console,
+                password=self.password,
+                name=self.name,
+                hosts=self.hosts,
+                done=self.done,
+            )
+            admission = petition.over_ssh(ip) if over_ssh else petition.over_api(ip)
             self.done(12)
             self.bump_config_if_wanted()
             self.replace_configuration(admission)
@@ -207,133 +194,6 @@ class Join:
         keys.create_root_key(self.machine)
         keys.take_over_keys(self.machine)
 
-    # --- asking a member --------------------------------------------------------------------------
-
-    def ask_over_api(self, ip: str) -> Admission:
-        self.say(f"Establishing API connection with host '{self.host}'\n")
-        try:
-            client = self.connect()
-            try:
-                return self.ask(client, ip)
-            finally:
-                client.close()
-        except CannotConnect as exc:
-            raise Died(f"500 Can't connect to {self.host}:{REAL_PORT} ({exc})") from exc
-
-    def connect(self) -> ApiClient:
-        address = resolve(self.host, self.hosts)
-        if address is None:
-            raise CannotConnect("Name or service not known")
-        client = ApiClient(address, self.cluster.read().api_port, self.verify)
-        self.done(7)
-        return client
-
-    def verify(self, served: str) -> None:
-        pinned = self.call.text("fingerprint")
-        if pinned is None:
-            self.say(
-                f"The authenticity of host '{self.host}' can't be established.\n"
-                f"X509 SHA256 key fingerprint is {served}.\n"
-                "Are you sure you want to continue connecting (yes/no)? "
-            )
-            if (self.console.read_line() or "").strip().lower() != "yes":
-                raise Died("Fingerprint not verified, abort!")
-        elif pinned.upper() != served:
-            raise Died(f"fingerprint '{served}' not verified, abort!")
-
-    def ask(self, client: ApiClient, ip: str) -> Admission:
-        login = self.log_in(client)
-        client.use_ticket(login["ticket"], login["CSRFPreventionToken"])
-        self.say("Login succeeded.\n")
-        self.done(8)
-        self.say("check cluster join API version\n")
-        _succeeded(client.call("GET", "/cluster/config/apiversion"))
-        self.done(9)
-        if not self.call.links:
-            self.say(f"No cluster network links passed explicitly, fallback to local node IP '{ip}'\n")
-        self.done(10)
-        self.say("Request addition of this node\n")
-        answer = client.call("POST", f"/cluster/config/nodes/{self.name}", self.parameters(ip))
-        if not answer.ok:
-            details = "".join(
-                f"{'*' if key.startswith('warning') else '!'} {str(text).rstrip()}\n"
-                for key, text in sorted((answer.document.get("errors") or {}).items())
-            )
-            self.say(f"An error occurred on the cluster node: {answer.reason}\n{details}")
-            raise Died("Cluster join aborted!")
-        self.done(11)
-        for warning in answer.data["warnings"]:
-            self.say(f"cluster: {warning}\n")
-        self.say("Join request OK, finishing setup locally\n")
-        return Admission(
-            answer.data["corosync_conf"].encode(), answer.data["corosync_authkey"].encode("latin-1")
-        )
-
-    def log_in(self, client: ApiClient) -> dict[str, str]:
-        who = {"username": "root@pam"}
-        login: dict[str, str] = _succeeded(
-            client.call("POST", "/access/ticket", {**who, "password": self.password})
-        ).data
-        if not login.get("NeedTFA"):
-            return login
-        if not self.console.interactive:
-            raise Died(NO_TTY_FOR_TFA)
-        challenge = json.loads(unquote(login["ticket"].split(":")[1].removeprefix("!tfa!")))
-        if not challenge.get("totp"):
-            raise Died(NO_TFA_ON_TTY)
-        self.say("Enter totp code for user root@pam: ")
-        code = self.console.read_line() or ""
-        second = {**who, "password": f"totp:{code.strip()}", "tfa-challenge": login["ticket"]}
-        finished: dict[str, str] = _succeeded(client.call("POST", "/access/ticket", second)).data
-        return finished
-
-    def parameters(self, ip: str) -> dict[str, str]:
-        own = {"apiversion": str(JOIN_API_VERSION)}
-        if not self.call.links:
-            own["new_node_ip"] = ip
-        for name, value in self.call.options.items():
-            if name in ("force", "nodeid", "votes") or name.startswith("link"):
-                own[name] = str(int(value)) if isinstance(value, bool) else str(value)
-        return own
-
-    def ask_over_ssh(self, ip: str) -> Admission:
-        """Without a password; the peer's sshd is not asked, only whether it would let this key in."""
-        public = self.machine.path("/root/.ssh/id_rsa.pub").read_text().split()[1]
-        state = self.cluster.read()
-        peers = {address for node in state.nodes.values() if node.online for address in node.links.values()}
-        if resolve(self.host, self.hosts) not in peers or not any(
-            public in line.split() for line in self.cluster.authorized_keys()
-        ):
-            raise Died("unable to copy ssh ID: exit code 1")
-        links = self.call.links
-        if not links:
-            self.say(f"No cluster network links passed explicitly, fallback to local node IP '{ip}'\n")
-        request = AddRequest(
-            name=self.name,
-            apiversion=JOIN_API_VERSION,
-            links=links,
-            new_node_ip=None if links else ip,
-            nodeid=self.call.number("nodeid"),
-            votes=self.call.number("votes"),
-            force=True,
-        )
-        try:
-            with self.cluster.edit() as state:
-                check_ready(state)
-                if add_node(state, request):
-                    self.say(f"forcing overwrite of configured node '{self.name}'\n")
-        except Refused as exc:
-            self.say(f"{exc}\n")
-            words = " ".join(
-                f"--{name} {value}" for name, value in self.parameters(ip).items() if name != "force"
-            )
-            command = f"pvecm addnode {self.name} --force 1 {words}"
-            raise Died(
-                f"unable to add node: command failed (ssh {self.host} -o BatchMode=yes {command})"
-            ) from exc
-        self.say("copy corosync auth key\n")
-        return Admission(corosync_conf(state).encode(), (self.cluster.directory / "authkey").read_bytes())
-
     # --- from here on the machine is changed for good -----------------------------------------------
 
     def bump_config_if_wanted(self) -> None:
@@ -421,12 +281,6 @@ class Join:
     def restart_api(self) -> None:
         with self.cluster.edit() as state:
             state.nodes[self.name].restarted_at = time.time()
-
-
-def _succeeded(answer: Answer) -> Answer:
-    if not answer.ok:
-        raise Died(f"{answer.status} {answer.reason}")
-    return answer
 
 
 def _lookup_failure(name: str) -> str:

@@ -77,10 +77,10 @@ class Machine:
         """Stop pmxcfs: /etc/pve is empty, and every key that was authorised there is refused."""
         shutil.rmtree(self.database, ignore_errors=True)
         self.database.mkdir(parents=True, mode=0o700)
-        for item in list(self.pve.iterdir()):
-            item.rename(self.database / item.name)
         with self.edit() as state:
             state.pve_cluster = False
+        for item in list(self.pve.iterdir()):
+            item.rename(self.database / item.name)
 
     def mount_alone(self) -> None:
         """Start pmxcfs beside a corosync that has met nobody: nothing but the configuration is there."""

@@ -3,6 +3,7 @@
 After PVE::CLIHandler, PVE::RESTHandler and PVE::JSONSchema of libpve-common-perl 9.x.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import NoReturn
@@ -32,7 +33,7 @@ class Usage(Exception):
 @frozen
 class Command:
     name: str
-    arguments: tuple[str, ...]
+    arguments: dict[str, Check]
     options: dict[str, Check]
 
     @property
@@ -99,13 +100,26 @@ def fingerprint(value: str) -> Value:
     return value
 
 
+def ip(value: str) -> Value:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("invalid format - value does not look like a valid IP address") from None
+
+
+def node_name(value: str) -> Value:
+    if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?", value) is None:
+        raise ValueError("invalid format - value does not look like a valid node name")
+    return value
+
+
 def link_address(value: str) -> str:
     """The address of `[address=]IP[,priority=N]`."""
     return value.partition(",")[0].removeprefix("address=")
 
 
 def link(value: str) -> Value:
-    if not re.fullmatch(r"(address=)?[^,=]+(,priority=\d+)?", value):
+    if not re.fullmatch(r"(address=)?[^\s,=]+(,priority=\d+)?", value):
         raise ValueError("invalid format - format error")
     return value
 
@@ -116,14 +130,14 @@ SHARED: dict[str, Check] = {"force": boolean, "nodeid": at_least(1), "votes": at
 COMMANDS = {
     command.name: command
     for command in (
-        Command("add", ("hostname",), {"fingerprint": fingerprint, "use_ssh": boolean, **SHARED}),
-        Command("addnode", ("node",), {"apiversion": integer, "new_node_ip": text, **SHARED}),
-        Command("apiver", (), {}),
-        Command("delnode", ("node",), {}),
-        Command("expected", ("expected",), {}),
-        Command("nodes", (), {}),
-        Command("status", (), {}),
-        Command("updatecerts", (), dict.fromkeys(("force", "silent", "unmerge-known-hosts"), boolean)),
+        Command("add", {"hostname": text}, {"fingerprint": fingerprint, "use_ssh": boolean, **SHARED}),
+        Command("addnode", {"node": node_name}, {"apiversion": integer, "new_node_ip": ip, **SHARED}),
+        Command("apiver", {}, {}),
+        Command("delnode", {"node": text}, {}),
+        Command("expected", {"expected": text}, {}),
+        Command("nodes", {}, {}),
+        Command("status", {}, {}),
+        Command("updatecerts", {}, dict.fromkeys(("force", "silent", "unmerge-known-hosts"), boolean)),
     )
 }
 USAGE = "USAGE: pvecm <COMMAND> [ARGS] [OPTIONS]\n" + "".join(
@@ -160,7 +174,8 @@ def parse(words: list[str]) -> Call:
     if len(positional) != len(command.arguments):
         amount = "not enough" if len(positional) < len(command.arguments) else "too many"
         raise Usage(f"400 {amount} arguments\n{command.synopsis}\n")
-    return Call(command.name, tuple(positional), _checked(command, raw))
+    values = _checked(command, {**raw, **dict(zip(command.arguments, positional, strict=True))})
+    return Call(command.name, tuple(positional), {name: values[name] for name in raw})
 
 
 def _find(word: str) -> Command:
@@ -171,11 +186,12 @@ def _find(word: str) -> Command:
 
 
 def _checked(command: Command, raw: dict[str, str]) -> dict[str, Value]:
+    checks = {**command.arguments, **command.options}
     values: dict[str, Value] = {}
     wrong: dict[str, str] = {}
     for name, value in raw.items():
         try:
-            values[name] = command.options[name](value)
+            values[name] = checks[name](value)
         except ValueError as problem:
             wrong[name] = str(problem)
     if wrong:

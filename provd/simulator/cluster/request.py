@@ -13,6 +13,7 @@ from provd.simulator.cluster.state import ClusterState
 from provd.simulator.cluster.tasks import Upid
 from provd.simulator.cluster.tickets import ApiError, Authority, Caller
 
+PMXCFS_DOWN = "ipcc_send_rec[1] failed: Connection refused"
 MISSING = "property is missing and it is not optional"
 UNKNOWN = "property is not defined in schema and the schema does not allow additional properties"
 
@@ -35,7 +36,11 @@ class View:
 
     @property
     def authority(self) -> Authority:
-        return Authority(self.pve, self.state)
+        """Raise `ApiError` if /etc/pve goes away at this moment."""
+        try:
+            return Authority(self.pve, self.state)
+        except FileNotFoundError as exc:
+            raise ApiError(500, PMXCFS_DOWN) from exc
 
 
 @define(kw_only=True)

@@ -67,13 +67,13 @@ class Authority:
     def user_of(self, ticket: str) -> str | None:
         """None for a ticket that is expired, forged, or signed before a join."""
         found = TICKET.fullmatch(ticket)
-        if found is None or not hmac.compare_digest(found[4], self._signature(found[1])):
+        if found is None or not _same(found[4], self._signature(found[1])):
             return None
         return found[2] if self._is_fresh(found[3]) else None
 
     def csrf_is_good(self, token: str, user: str) -> bool:
         stamp, _, signature = token.partition(":")
-        good = hmac.compare_digest(signature.encode(), self._signature(f"{stamp}:{user}").encode())
+        good = _same(signature, self._signature(f"{stamp}:{user}"))
         return good and self._is_fresh(stamp)
 
     def _is_fresh(self, stamp: str) -> bool:
@@ -126,10 +126,14 @@ def _token_caller(state: ClusterState, text: str) -> Caller:
         raise _failed(state, f"no such token '{short}' for user '{user}'")
     if token.expire and token.expire < time.time():
         raise _failed(state, f"token '{name.rpartition('!')[2]}' access expired")
-    if not hmac.compare_digest(secret.encode(), token.secret.encode()):
+    if not _same(secret, token.secret):
         raise _failed(state, "invalid token value!")
     return Caller(name, token.privs, is_token=True)
 
 
 def _failed(state: ClusterState, detail: str) -> ApiError:
     return ApiError(401, "Authentication failed!" if state.release.uniform_401 else detail)
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())

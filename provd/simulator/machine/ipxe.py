@@ -142,7 +142,8 @@ async def _run_command(words: list[str], machine: _Machine) -> _CommandFailed | 
     if command is None:
         return _CommandFailed(f"{words[0]}: command not found")
     try:
-        await command(words[1:], machine)
+        if (download := command(words[1:], machine)) is not None:
+            await download
     except _CommandFailed as failed:
         return failed
     return None
@@ -171,11 +172,11 @@ def _setting(reference: str, settings: Mapping[str, str]) -> str:
             return value
 
 
-async def _imgfree(words: list[str], machine: _Machine) -> None:
+def _imgfree(words: list[str], machine: _Machine) -> None:
     machine.images.clear()
 
 
-async def _set(words: list[str], machine: _Machine) -> None:
+def _set(words: list[str], machine: _Machine) -> None:
     """`set name[:type] value`; the one type that means something here is int32."""
     if not words:
         raise _CommandFailed("set: usage")
@@ -188,7 +189,7 @@ async def _set(words: list[str], machine: _Machine) -> None:
     machine.settings[name] = value
 
 
-async def _inc(words: list[str], machine: _Machine) -> None:
+def _inc(words: list[str], machine: _Machine) -> None:
     """Adds to a number; one that is not there yet is 0. iPXE makes nonsense of a text, here it fails."""
     if len(words) not in (1, 2) or (words[0] in machine.settings and words[0] not in machine.numbers):
         raise _CommandFailed("inc: not a number")
@@ -205,42 +206,42 @@ def _number(text: str) -> int:
         raise _CommandFailed(f"{text!r}: invalid number") from error
 
 
-async def _clear(words: list[str], machine: _Machine) -> None:
+def _clear(words: list[str], machine: _Machine) -> None:
     machine.settings.pop("".join(words[:1]), None)
 
 
-async def _isset(words: list[str], machine: _Machine) -> None:
+def _isset(words: list[str], machine: _Machine) -> None:
     if not any(words):
         raise _CommandFailed("isset: not set")
 
 
-async def _iseq(words: list[str], machine: _Machine) -> None:
+def _iseq(words: list[str], machine: _Machine) -> None:
     if len(words) != 2 or words[0] != words[1]:
         raise _CommandFailed("iseq: not equal")
 
 
-async def _echo(words: list[str], machine: _Machine) -> None:
+def _echo(words: list[str], machine: _Machine) -> None:
     machine.echoed.append(" ".join(words))
 
 
-async def _sleep(words: list[str], machine: _Machine) -> None:
+def _sleep(words: list[str], machine: _Machine) -> None:
     try:
         machine.slept.append(float("".join(words)))
     except ValueError as error:
         raise _CommandFailed("sleep: invalid number") from error
 
 
-async def _goto(words: list[str], machine: _Machine) -> None:
+def _goto(words: list[str], machine: _Machine) -> None:
     if len(words) != 1:
         raise _CommandFailed("goto: usage")
     machine.jump = words[0]
 
 
-async def _exit(words: list[str], machine: _Machine) -> None:
+def _exit(words: list[str], machine: _Machine) -> None:
     raise _ScriptLeft(" ".join(["exit", *words]))
 
 
-async def _sanboot(words: list[str], machine: _Machine) -> None:
+def _sanboot(words: list[str], machine: _Machine) -> None:
     raise _ScriptLeft(" ".join(["sanboot", *words]))
 
 
@@ -268,7 +269,7 @@ async def _initrd(words: list[str], machine: _Machine) -> None:
     await _download(words, machine, is_kernel=False)
 
 
-async def _boot(words: list[str], machine: _Machine) -> None:
+def _boot(words: list[str], machine: _Machine) -> None:
     if words:
         raise _CommandFailed("boot: this machine boots the selected image only")
     kernel = next((image for is_kernel, image in machine.images if is_kernel), None)
@@ -281,7 +282,7 @@ async def _boot(words: list[str], machine: _Machine) -> None:
     raise _ScriptLeft("boot")
 
 
-COMMANDS: Mapping[str, Callable[[list[str], _Machine], Awaitable[None]]] = {
+COMMANDS: Mapping[str, Callable[[list[str], _Machine], Awaitable[None] | None]] = {
     "imgfree": _imgfree,
     "set": _set,
     "inc": _inc,

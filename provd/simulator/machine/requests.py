@@ -57,8 +57,15 @@ async def request(
     except trio.TooSlowError as error:
         raise InstallerRefused(f"{url}: timeout: global") from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        raise InstallerRefused(f"{url}: {error or type(error).__name__}") from error
+        raise InstallerRefused(f"{url}: {_reason(error)}") from error
     raise InstallerRefused(f"{url}: too many redirects")
+
+
+def _reason(error: BaseException) -> str:
+    """The first text there is, from the error down to its causes: httpx often has none of its own."""
+    if text := str(error):
+        return text
+    return _reason(error.__cause__) if error.__cause__ is not None else type(error).__name__
 
 
 async def _once(

@@ -1,0 +1,569 @@
+"""The dashboard's pages: drawn from a real database for every state, nothing inline, all text escaped."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from quart import Response
+
+from provd.config import load_config
+from provd.daemon import open_parts
+from provd.domain.activity import Activity, Level, News
+from provd.domain.hosts import Host, HostId, HostOptions, Mac, OperationId
+from provd.domain.lifecycle import ROAD, SETTLED, Fact, State
+from provd.domain.operations import Kind, Operation, Outcome
+from provd.domain.secrets import Secret
+from provd.orchestrator.fleet import Change
+from provd.store import hosts, operations
+from provd.web import access, assets, pages
+from provd.web.app import create_app
+from provd.web.pages import GROUPS, due, duration, steps
+from provd.web.parts import Parts
+
+HASH = f"$6$salt${'x' * 86}"
+EVIL = """<evil onclick="alert(1)">'"&amp;</script><script>alert(2)</script>"""
+
+CONFIG = f"""
+server: {{public_url: "http://127.0.0.1:8080", auth: AUTH}}
+pxe: {{enabled: false}}
+proxmox: {{existing_node: 127.0.0.1, join_fingerprint: "{":".join(["AA"] * 32)}"}}
+credentials: {{root_password_hash: "{HASH}"}}
+"""
+TYPES = """
+server_types:
+  compute: {display_name: "Small <b>box</b>", boot_disk: /dev/nvme0n1, hostname_prefix: pve}
+  mirror: {display_name: Mirror, boot_disk: /dev/sda, hostname_prefix: m, filesystem: zfs, raid: raid1,
+           disks: [/dev/sda, /dev/sdb]}
+"""
+
+FACTS = {
+    State.PXE_READY: Fact.REBUILD_STARTED,
+    State.PXE_BOOTED: Fact.SCRIPT_FETCHED,
+    State.INSTALLING: Fact.ANSWER_SENT,
+    State.INSTALLED: Fact.INSTALL_REPORTED,
+    State.FIRST_BOOT: Fact.PHONED_HOME,
+    State.JOINING: Fact.JOIN_STARTED,
+    State.READY: Fact.COMPLETED,
+}
+"""How a host comes to each stage of the road."""
+
+
+# --- a world, and how it is looked at --------------------------------------------------------------
+
+
+def config_in(folder: Path, auth: str = "off") -> Path:
+    (folder / "provisioning.yaml").write_text(CONFIG.replace("AUTH", auth))
+    (folder / "server-types.yaml").write_text(TYPES)
+    return folder / "provisioning.yaml"
+
+
+@pytest.fixture
+async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
+    """Every part of provd, with auth off and without listeners."""
+    config = load_config(config_in(tmp_path), {"STATE_DIRECTORY": str(tmp_path / "state")})
+    async with open_parts(config, {}) as parts:
+        yield parts
+
+
+async def register(parts: Parts, name: str, number: int = 1, server_type: str = "compute") -> Host:
+    mac = Mac.parse(f"52:54:00:00:00:{number:02x}")
+    return await parts.enrolment.register(mac, server_type, name, HostOptions(), "a test")
+
+
+async def begin(parts: Parts, host: Host) -> Operation:
+    """A rebuild that nobody carries out: the host stands where a test puts it."""
+
+    def write(change: Change) -> Operation:
+        operation = operations.open_(change.db, host, Kind.REBUILD, "a test", change.at)
+        parts.rebuild.begin(change, host, operation)
+        return operation
+
+    return await parts.fleet.change(write)
+
+
+async def end(parts: Parts, operation: Operation, outcome: Outcome, detail: str = "") -> None:
+    def write(change: Change) -> None:
+        if outcome is not Outcome.DONE:
+            change.fact(HostId(operation.host_id or 0), Fact.BROKEN_OFF, "given up")
+        operations.close(change.db, operation.id, outcome, detail, change.at)
+
+    await parts.fleet.change(write)
+
+
+async def host_in(parts: Parts, state: State, name: str = "pve1", number: int = 1) -> Host:
+    host = await register(parts, name, number)
+    if state is State.REGISTERED:
+        return host
+    operation = await begin(parts, host)
+    for stage in ROAD[1 : ROAD.index(state) + 1 if state in ROAD else 3]:
+        await parts.fleet.change(lambda change, fact=FACTS[stage]: change.fact(host.id, fact, f"{fact}"))
+    if state in SETTLED:
+        await end(parts, operation, Outcome.DONE if state is State.READY else Outcome.FAILED, "no luck")
+    return parts.fleet.host(host.id)
+
+
+async def get(parts: Parts, path: str, **headers: str) -> Response:
+    return await create_app(parts).test_client().get(path, headers=headers)
+
+
+async def html(parts: Parts, path: str) -> str:
+    response = await get(parts, path)
+    assert response.status_code == 200, await response.get_data(as_text=True)
+    return await response.get_data(as_text=True)
+
+
+class Page(HTMLParser):
+    """The elements of a page as a browser would find them, and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []
+        """Each with the element that it stands in."""
+        self.tiles: list[str] = []
+        """The hosts' names, without the blank one."""
+        self.inside: list[tuple[str, dict[str, str]]] = []
+        self.feed(source)
+        self.close()
+        assert not self.inside, f"never closed: {self.inside}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in ("meta", "link", "input", "img"):
+            self.inside.append(self.elements[-1])
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        opened, _ = self.inside.pop()
+        assert opened == tag, f"</{tag}> closes <{opened}>"
+
+    def handle_data(self, data: str) -> None:
+        tag, attributes = self.inside[-1] if self.inside else ("", {})
+        self.texts.append((tag, data))
+        if attributes.get("data-part") == "hostname":
+            self.tiles.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(data for _, data in self.texts).split())
+
+    def all(self, name: str) -> list[str]:
+        return [attributes[name] for _, attributes in self.elements if name in attributes]
+
+    def by_id(self, wanted: str) -> dict[str, str]:
+        [found] = [attributes for _, attributes in self.elements if attributes.get("id") == wanted]
+        return found
+
+
+async def every_page(parts: Parts) -> dict[str, str]:
+    """One of each kind, with a host in every state on the first."""
+    for number, state in enumerate(State, start=1):
+        await host_in(parts, state, f"pve{number}", number)
+    await parts.fleet.sighted(Mac.parse("52:54:00:aa:00:01"), "192.0.2.7", "PXE")
+    missing = await get(parts, "/hosts/999")
+    return {
+        "hosts": await html(parts, "/"),
+        "host": await html(parts, "/hosts/2"),
+        "operation": await html(parts, "/ops/1"),
+        "missing": await missing.get_data(as_text=True),
+    }
+
+
+# --- what is shown ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", State)
+async def test_a_host_in_any_state_can_be_looked_at(parts: Parts, state: State) -> None:
+    """All pages say the state in a word beside a shape that exists, and what is expected next."""
+    host = await host_in(parts, state)
+    paths = ["/", f"/hosts/{host.id}", *(["/ops/1"] if state is not State.REGISTERED else [])]
+    for path in paths:
+        page = Page(await html(parts, path))
+        assert state in page.text
+        if state not in SETTLED:
+            assert "Waiting for" in page.text
+            assert f"step {ROAD.index(state) + 1} of {len(ROAD)}" in page.text
+        shapes = {attributes["href"] for tag, attributes in page.elements if tag == "use"}
+        assert shapes - {"#icon-"} <= {f"#{name}" for name in page.all("id")}
+    overview = Page(await html(parts, "/"))
+    assert overview.tiles == ["pve1"]
+    assert "no luck" in overview.text or state is not State.FAILED
+
+
+async def test_who_needs_attention_comes_first(parts: Parts) -> None:
+    """Failed, then working, registered, ready; inside a group pve2 stands before pve10."""
+    for number, (name, state) in enumerate(
+        [
+            ("pve10", State.READY),
+            ("pve2", State.READY),
+            ("new", State.REGISTERED),
+            ("busy", State.JOINING),
+            ("zz", State.FAILED),
+        ],
+        start=1,
+    ):
+        await host_in(parts, state, name, number)
+    page = Page(await html(parts, "/?show=ready"))
+    assert page.tiles == ["zz", "busy", "new", "pve2", "pve10"]
+    assert page.by_id("hosts")["data-show"] == "ready"
+    assert "failed 1 working 1 registered 1 ready 2" in page.text
+
+
+async def test_a_newcomer_is_told_what_to_do(parts: Parts) -> None:
+    """The way to the first host is shown while there is none, and not afterwards."""
+    assert "hidden" not in Page(await html(parts, "/")).by_id("empty")
+    await register(parts, "pve1")
+    assert "hidden" in Page(await html(parts, "/")).by_id("empty")
+
+
+async def test_an_unknown_machine_can_be_registered_with_one_press(parts: Parts) -> None:
+    """A sighting carries its MAC to the form, until it is registered."""
+    assert "hidden" in Page(await html(parts, "/")).by_id("sightings-section")
+    await parts.fleet.sighted(Mac.parse("52:54:00:00:00:01"), "192.0.2.7", "PXE")
+    page = Page(await html(parts, "/"))
+    assert "hidden" not in page.by_id("sightings-section")
+    assert "52:54:00:00:00:01" in page.all("data-mac")
+    await register(parts, "pve1")
+    assert "52:54:00:00:00:01" not in Page(await html(parts, "/")).all("data-mac")
+
+
+async def test_a_rebuild_says_what_it_wipes(parts: Parts) -> None:
+    """The dialog names every disk and the host, and wants the host's name typed."""
+    host = await register(parts, "m1", server_type="mirror")
+    page = Page(await html(parts, f"/hosts/{host.id}"))
+    assert "This wipes /dev/sda, /dev/sdb of m1 ." in page.text
+    assert page.by_id("rebuild-name")["pattern"] == "m1"
+    assert "disabled" not in page.by_id("open-rebuild")
+
+
+async def test_the_password_is_asked_for_only_when_nobody_has_it(parts: Parts) -> None:
+    """Neither dialog nor form asks for what a credential file or a human has given already."""
+    host = await host_in(parts, State.FIRST_BOOT)
+    assert "rebuild-password" in Page(await html(parts, f"/hosts/{host.id}")).all("id")
+    assert "hidden" not in Page(await html(parts, "/ops/1")).by_id("password-form")
+    parts.passwords.give(OperationId(1), Secret("hunter2"))
+    assert "hidden" in Page(await html(parts, "/ops/1")).by_id("password-form")
+    assert "rebuild-password" in Page(await html(parts, f"/hosts/{host.id}")).all("id")
+    parts.passwords.standing = Secret("hunter2")
+    assert "rebuild-password" not in Page(await html(parts, f"/hosts/{host.id}")).all("id")
+    parts.passwords.standing = None
+    parts.passwords.forget(OperationId(1))
+    await end(parts, parts.store.read(operations.active)[0], Outcome.CANCELLED)
+    assert "hidden" in Page(await html(parts, "/ops/1")).by_id("password-form")
+
+
+async def test_what_cannot_be_rebuilt_says_why(parts: Parts) -> None:
+    """A busy host, and one whose server type is gone, have no Rebuild button to press."""
+    busy = await host_in(parts, State.INSTALLING)
+    page = Page(await html(parts, f"/hosts/{busy.id}"))
+    assert "disabled" in page.by_id("open-rebuild")
+    assert "disabled" in page.by_id("open-remove")
+    assert "hidden" not in page.by_id("running")
+    orphan = await register(parts, "m1", 2, "mirror")
+    parts.book.path.write_text(TYPES.replace("mirror:", "other:"))
+    assert parts.book.reload()
+    page = Page(await html(parts, f"/hosts/{orphan.id}"))
+    assert "disabled" in page.by_id("open-rebuild")
+    assert "there is no server type 'mirror'" in page.text
+
+
+async def test_banners_say_what_is_wrong(parts: Parts) -> None:
+    """A broken server-types.yaml and an open door stand on every page."""
+    page = Page(await html(parts, "/"))
+    assert "Sign-in is off" in page.text
+    assert "hidden" in page.by_id("types-banner")
+    parts.book.path.write_text("server_types: {compute: {boot_dsk: x}}")
+    assert not parts.book.reload()
+    page = Page(await html(parts, "/"))
+    assert "hidden" not in page.by_id("types-banner")
+    assert "boot_dsk" in page.text
+
+
+async def test_whoever_is_signed_in_can_sign_out(tmp_path: Path) -> None:
+    """With auth on the page names its reader; a stranger is sent to the sign-in page."""
+    config = load_config(config_in(tmp_path, auth="on"), {"STATE_DIRECTORY": str(tmp_path / "state")})
+    async with open_parts(config, {}) as parts:
+        assert (await get(parts, "/")).headers["Location"] == "/sign-in"
+        token = await access.create_token(parts.store, "me")
+        response = await get(parts, "/", Authorization=f"Bearer {token.reveal()}")
+        page = Page(await response.get_data(as_text=True))
+        assert "token me" in page.text
+        assert "/sign-out" in page.all("action")
+        assert "Sign-in is off" not in page.text
+
+
+async def test_what_does_not_exist_has_a_page_that_says_so(parts: Parts) -> None:
+    """An unknown host or operation is a 404 for people."""
+    for path, words in (("/hosts/7", "There is no host 7"), ("/ops/8", "There is no operation 8")):
+        response = await get(parts, path)
+        assert response.status_code == 404
+        assert response.content_type == "text/html; charset=utf-8"
+        assert words in Page(await response.get_data(as_text=True)).text
+
+
+async def test_the_operation_of_a_removed_host_is_still_told(parts: Parts) -> None:
+    """History outlives the host: its operation has a page, without a link to nowhere."""
+    host = await host_in(parts, State.READY)
+    await parts.enrolment.remove(host.id, "a test")
+    page = Page(await html(parts, "/ops/1"))
+    assert "pve1 (removed since)" in page.text
+    assert f"/hosts/{host.id}" not in [
+        attributes.get("href") for _, attributes in page.elements if "data-part" not in attributes
+    ]
+
+
+async def test_the_stream_goes_on_where_the_page_ends(parts: Parts) -> None:
+    """A page names the newest line it can have shown, so that its stream leaves nothing out."""
+    empty = re.search(r'data-after="(\d+)"', await html(parts, "/"))
+    assert empty is not None
+    assert empty[1] == "0"
+    await host_in(parts, State.READY)
+    page = Page(await html(parts, "/"))
+    [after] = page.all("data-after")
+    assert int(after) == max(int(number) for number in page.all("data-line") if number)
+
+
+# --- what a page must never do ---------------------------------------------------------------------
+
+
+async def test_what_strangers_say_is_text(parts: Parts) -> None:
+    """Markup from machines, rows and requests reaches no page as markup, and is readable there."""
+    host = await host_in(parts, State.FAILED)
+    other = await host_in(parts, State.INSTALLING, "pve2", 2)
+    for one in (host, other):
+        for level in Level:
+            await parts.fleet.note(News(event="x", message=EVIL, host_id=one.id, level=level))
+        news = News(event="x", message=EVIL, host_id=one.id, operation_id=OperationId(int(one.id)))
+        await parts.fleet.note(news)
+    await parts.fleet.sighted(Mac.parse("52:54:00:aa:00:01"), EVIL, EVIL)
+
+    def poison(change: Change) -> None:
+        db = change.db
+        db.execute("UPDATE hosts SET hardware_id = ?, server_type = ?", (EVIL, EVIL))
+        db.execute("UPDATE hosts SET hostname = ? || id", (EVIL,))
+        db.execute("UPDATE operations SET started_by = ?, hostname = ?, detail = ?", (EVIL, EVIL, EVIL))
+        db.execute("UPDATE activity SET hostname = ?", (EVIL,))
+
+    await parts.fleet.change(poison)
+    parts.book.problem = EVIL
+    assert "evil" in [tag for tag, _ in Page(EVIL.partition("</script>")[0] + "</evil>").elements]
+    for path in ("/", "/?show=" + "%22%3E%3Cevil%3E", "/hosts/1", "/hosts/2", "/ops/1", "/ops/2"):
+        page = Page(await html(parts, path))
+        assert "evil" not in [tag for tag, _ in page.elements]
+        assert not page.all("onclick")
+        assert all(attributes.get("src") for tag, attributes in page.elements if tag == "script")
+        assert " ".join(EVIL.split()) in page.text
+
+
+async def test_nothing_is_inline(parts: Parts) -> None:
+    """The policy forbids inline scripts and styles: no page needs one, and all it loads is ours."""
+    known = assets.read_assets(assets.static_folder())
+    for name, source in (await every_page(parts)).items():
+        page = Page(source)
+        assert not [text for tag, text in page.texts if tag in ("script", "style") and text.strip()]
+        for tag, attributes in page.elements:
+            assert tag not in ("style", "iframe", "object", "base"), name
+            assert not [one for one in attributes if one == "style" or one.startswith("on")], name
+            for link in (attributes.get(one) for one in ("href", "src", "action")):
+                assert link is None or re.match(r"/(?!/)|#", link), f"{name}: {link}"
+                if link and link.startswith("/static/"):
+                    assert link.removeprefix("/static/") in known
+            assert tag != "form" or attributes.get("method") == "post", "a GET would show fields in the URL"
+
+
+async def test_pages_show_no_secret(parts: Parts) -> None:
+    """Neither the root hash nor a password nor the operation's key is on any page."""
+    parts.passwords.standing = Secret("hunter2")
+    sources = await every_page(parts)
+    parts.passwords.give(OperationId(1), Secret("correct-horse"))
+    sources["again"] = await html(parts, "/ops/1")
+    keys = [parts.store.read(lambda db, one=one: operations.key(db, one.id)) for one in active(parts)]
+    for source in sources.values():
+        for secret in (HASH, "hunter2", "correct-horse", *(key.public_line for key in keys if key)):
+            assert secret not in source
+
+
+def active(parts: Parts) -> list[Operation]:
+    found = parts.store.read(operations.active)
+    assert found
+    return found
+
+
+async def test_pages_are_usable_without_eyes_and_mouse(parts: Parts) -> None:
+    """Each field has a label, each dialog and region a name, and no id stands twice."""
+    for name, source in (await every_page(parts)).items():
+        page = Page(source)
+        ids = page.all("id")
+        assert len(ids) == len(set(ids)), name
+        labelled = set(page.all("for"))
+        for tag, attributes in page.elements:
+            if tag in ("input", "select"):
+                assert attributes["id"] in labelled
+            if tag == "dialog":
+                assert attributes["aria-labelledby"] in ids
+        for reference in ("aria-labelledby", "aria-describedby", "data-opens"):
+            assert set(page.all(reference)) <= set(ids), name
+
+
+# --- the scripts and the pages fit together --------------------------------------------------------
+
+SCRIPTS = {path.name: path.read_text() for path in assets.static_folder().glob("*.js")}
+
+
+def modules(name: str) -> set[str]:
+    """`name` and all that it imports, directly or not."""
+    found = {name}
+    for other in re.findall(r'from "\./([\w-]+\.js)"', SCRIPTS[name]):
+        found |= modules(other) if other != name else set()
+    return found
+
+
+async def test_scripts_find_what_they_look_for(parts: Parts) -> None:
+    """Every id and every part that a page's scripts name is on that page, and they name some."""
+    for name, source in (await every_page(parts)).items():
+        if name == "missing":
+            continue
+        page = Page(source)
+        assert f"/static/{name}s.js" in page.all("src") or f"/static/{name}.js" in page.all("src")
+        own = "hosts.js" if name == "hosts" else f"{name}.js"
+        code = "\n".join(SCRIPTS[one] for one in modules(own))
+        ids = set(re.findall(r'\b(?:byId|blank)\("([^"]+)"\)', code))
+        ids |= {f"count-{group}" for group in GROUPS if "count-${name}" in code}
+        found = set(re.findall(r'\bpart\((?:[^"`()]|byId\("\w+"\))*"([^"]+)"\)', code))
+        assert len(ids) > 10
+        assert len(found) > 10
+        assert ids <= set(page.all("id")), f"{name}: {ids - set(page.all('id'))}"
+        optional = {"busy"}
+        assert found - optional <= set(page.all("data-part")), f"{name}: {found - set(page.all('data-part'))}"
+
+
+def test_scripts_make_no_markup() -> None:
+    """What arrives is shown as text: nothing in the scripts can turn a string into elements or code."""
+    assert SCRIPTS
+    for name, code in SCRIPTS.items():
+        found = re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(|DOMParser|\.style\b|srcdoc",
+            code,
+        )
+        assert found is None, f"{name}: {found}"
+        for path in re.findall(r'from "([^"]+)"', code):
+            assert path.removeprefix("./") in SCRIPTS
+
+
+def test_styles_load_nothing() -> None:
+    """The style sheet names no other file, here or elsewhere."""
+    css = (assets.static_folder() / "provd.css").read_text()
+    assert "url(" not in css
+    assert "@import" not in css
+
+
+# --- small decisions -------------------------------------------------------------------------------
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def an_operation(outcome: Outcome | None = None) -> Operation:
+    return Operation(
+        id=OperationId(1),
+        host_id=HostId(1),
+        hostname="pve1",
+        kind=Kind.REBUILD,
+        started_by="a test",
+        started_at=START,
+        outcome=outcome,
+        finished_at=START + timedelta(minutes=9) if outcome else None,
+    )
+
+
+def entering(*states: State) -> list[Activity]:
+    """A line each minute, of a host that goes from state to state, and one that changes nothing."""
+    lines, before = [], State.REGISTERED
+    for minute, after in enumerate(states):
+        at = START + timedelta(minutes=minute)
+        lines.append(Activity(id=minute, at=at, event="x", message="x", before=before, after=after))
+        before = after
+    return [*lines, Activity(id=99, at=START, event="x", message="x", before=before, after=before)]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "entered", "places"),
+    [
+        (None, State.PXE_READY, ROAD[:1], "here ahead ahead ahead ahead ahead ahead"),
+        (None, State.INSTALLING, ROAD[:3], "done done here ahead ahead ahead ahead"),
+        (None, State.JOINING, (), "done done done done done here ahead"),
+        (Outcome.DONE, State.READY, ROAD, "done done done done done done done"),
+        (Outcome.DONE, State.PXE_READY, ROAD, "done done done done done done done"),
+        (Outcome.FAILED, State.FAILED, ROAD[:2], "done stopped ahead ahead ahead ahead ahead"),
+        (Outcome.CANCELLED, None, (), "stopped ahead ahead ahead ahead ahead ahead"),
+    ],
+)
+def test_steps_tell_how_far_it_came(
+    outcome: Outcome | None, state: State | None, entered: tuple[State, ...], places: str
+) -> None:
+    """Done, here and ahead follow the outcome, then the host, then the log."""
+    found = steps(an_operation(outcome), state, entering(*entered))
+    assert " ".join(step.place for step in found) == places
+    assert [step.state for step in found] == list(ROAD)
+
+
+def test_steps_know_their_times() -> None:
+    """A stage lasts until the next that was entered, even when one between was skipped, or until the end."""
+    road = (State.PXE_READY, State.PXE_BOOTED, State.INSTALLING, State.FIRST_BOOT)
+    found = {step.state: step for step in steps(an_operation(Outcome.FAILED), None, entering(*road))}
+    assert found[State.INSTALLING].since == "2026-03-01T12:02:00.000Z"
+    assert found[State.INSTALLING].until == "2026-03-01T12:03:00.000Z"
+    assert (found[State.INSTALLED].place, found[State.INSTALLED].since) == ("done", None)
+    assert found[State.FIRST_BOOT].until == "2026-03-01T12:09:00.000Z"
+    running = steps(an_operation(), State.FIRST_BOOT, entering(*road))[4]
+    assert (running.place, running.until) == ("here", None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min 0 s"),
+        (3_599, "59 min 59 s"),
+        (3_600, "1 h 0 min"),
+        (86_399, "23 h 59 min"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_durations_are_short(seconds: float, words: str) -> None:
+    """Two units, the largest that say something."""
+    assert duration(seconds) == words
+
+
+def test_what_is_late_says_so() -> None:
+    """Before the deadline it is time left, after it time lost."""
+    assert due(61) == "1 min 1 s left"
+    assert due(-61) == "overdue for 1 min 1 s"
+
+
+def test_templates_are_strict() -> None:
+    """A name that nobody gave is an error, not an empty place; every value is escaped."""
+    made = pages.environment()
+    assert made.from_string("{{ x }}").render(x="<b>") == "&lt;b&gt;"
+    with pytest.raises(Exception, match="'y' is undefined"):
+        made.from_string("{{ y }}").render()
+
+
+async def test_the_last_warning_stands_beside_the_state(parts: Parts) -> None:
+    """A warning is shown until the host moves on; why it failed is shown however much is heard later."""
+    host = await host_in(parts, State.INSTALLED)
+    await parts.fleet.note(News(event="x", message="look here", level=Level.WARNING, host_id=host.id))
+    await parts.fleet.note(News(event="x", message="by the way", host_id=host.id))
+    note = lambda: parts.store.read(lambda db: pages.note_of(db, hosts.get(db, host.id)))  # noqa: E731
+    assert note() == "look here"
+    await parts.fleet.change(lambda change: change.fact(host.id, Fact.PHONED_HOME, "home"))
+    [operation] = active(parts)
+    await end(parts, operation, Outcome.FAILED, "no power")
+    for _ in range(60):
+        await parts.fleet.note(News(event="x", message="noise", host_id=host.id))
+    assert note() == "rebuild failed: no power"
