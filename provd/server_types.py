@@ -15,20 +15,13 @@ from attrs import field, frozen
 from watchfiles import awatch
 from watchfiles.main import FileChange
 
-from provd.config import (
-    Document,
-    KeyPath,
-    boolean,
-    clip,
-    deadline_overrides,
-    listed,
-    of_text,
-    read_by,
-)
+from provd.config import deadline_overrides
 from provd.domain import installation
 from provd.domain.errors import ConfigError, Invalid
 from provd.domain.hosts import parse_hostname
 from provd.domain.lifecycle import State
+from provd.yaml_document import Document, KeyPath, clip, read_by
+from provd.yaml_values import boolean, listed, of_text
 
 log = logging.getLogger(__name__)
 

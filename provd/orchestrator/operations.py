@@ -133,6 +133,8 @@ class Operations:
                     if live.scope.cancelled_caught:
                         outcome, detail = live.verdict
                 except Exception as exc:  # outside the scope: inside, a mixed group would slip by
+                    # A stop tears connections down, and what breaks by that is not a failure.
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     outcome, detail = Outcome.FAILED, describe(exc)
                 await self._close(operation, outcome, detail)
             finally:

@@ -84,7 +84,7 @@ pid="$(cat "$d/pid" 2>/dev/null)"
 [ -n "$pid" ] || pid=none
 for signal in TERM TERM TERM KILL; do
     n=0
-    while [ "$n" -lt 20 ]; do
+    while [ "$n" -lt 10 ]; do
         if [ -e "$d/ended" ] || ! kill -s 0 -- "-$pid" 2>/dev/null; then break 2; fi
         [ "$n" -gt 0 ] || kill -s "$signal" -- "-$pid"
         sleep 0.1
@@ -128,7 +128,7 @@ def progress_command(*, operation_id: OperationId) -> str:
 
 
 def stop_command(*, operation_id: OperationId) -> str:
-    """End a join that still runs. Takes up to eight seconds; what was done by then stays done."""
+    """End a join that still runs. Takes up to four seconds; what was done by then stays done."""
     return _shell(_STOP, _directory(operation_id))
 
 

@@ -151,6 +151,8 @@ class Session:
             raise self.failed(f"connection lost while running {word}: {reason(exc)}") from exc
         if status != -1:
             return Completed(status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+        # A dying transport closes its channels before it counts as dead.
+        await self.in_thread(lambda: self.transport.join(POLL_SECONDS))
         if self.transport.is_active():
             raise self.failed(f"{word} ended without an exit status, as when a signal kills it")
         raise self.failed(f"connection lost while running {word}")

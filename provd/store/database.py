@@ -40,7 +40,8 @@ class Store:
     async def write(self, work: Callable[[Db], T]) -> T:
         """Run `work` in one transaction and return when it is on disk.
 
-        An exception from `work` undoes all of it and comes out here. A cancellation that arrives
+        An exception from `work` undoes all of it and comes out here; a full disk or a database that
+        stays locked is a `StoreError`. A cancellation that arrives
         while the transaction runs does not stop it: the caller learns the result and meets the
         cancellation at its next checkpoint.
         """
@@ -51,8 +52,11 @@ class Store:
         return query(self._reader)
 
     def _transaction(self, work: Callable[[Db], T]) -> T:
-        with transaction(self._writer):
-            return work(self._writer)
+        try:
+            with transaction(self._writer):
+                return work(self._writer)
+        except sqlite3.OperationalError as exc:
+            raise StoreError(f"{self.path} could not be written, nothing has changed: {exc}") from exc
 
     def close(self) -> None:
         self._reader.close()

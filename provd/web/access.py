@@ -9,7 +9,6 @@ This file refuses to know which paths need a credential; that is the gate's busi
 
 import logging
 import re
-import sqlite3
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -19,7 +18,7 @@ from attrs import frozen
 from quart import Blueprint, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
-from provd.domain.errors import ConfigError, Invalid
+from provd.domain.errors import ConfigError, Invalid, StoreError
 from provd.domain.secrets import Secret
 from provd.store import access as rows
 from provd.store.access import Token
@@ -182,7 +181,7 @@ class Access:
             return
         try:
             await self._store.write(work)
-        except sqlite3.Error as exc:
+        except StoreError as exc:
             # On a full disk the operator must still be let in: somebody has to make room.
             log.warning("when a credential was last used could not be written down: %s", exc)
 

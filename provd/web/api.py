@@ -48,7 +48,7 @@ def blueprint(parts: Parts) -> Blueprint:
     @api.delete("/hosts/<id:host_id>")
     async def remove_host(host_id: int) -> Response:
         await parts.enrolment.remove(HostId(host_id), g.actor)
-        return Response(status=204)
+        return Response(b"", status=204)
 
     @api.post("/hosts/<id:host_id>/rebuild")
     async def rebuild_host(host_id: int) -> Response:
@@ -92,7 +92,7 @@ def blueprint(parts: Parts) -> Blueprint:
         if not read(lambda db: operations.get(db, OperationId(operation_id))).active:
             raise Conflict(f"operation {operation_id} is over already")
         parts.passwords.give(OperationId(operation_id), password)
-        return Response(status=204)
+        return Response(b"", status=204)
 
     # --- what else there is to see ---
 

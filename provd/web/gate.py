@@ -10,12 +10,14 @@ Machines have no cookie and no account; what they may have is decided where they
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine
 from enum import StrEnum
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import frozen
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from quart import Quart, Request, Response, g, redirect, request
 from quart.typing import ResponseReturnValue
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -26,6 +28,8 @@ from provd.web.access import Access, Visitor
 from provd.web.problems import Hesitation, problem, refusal
 
 log = logging.getLogger(__name__)
+
+App = Callable[[Scope, ASGIReceiveCallable, ASGISendCallable], Coroutine[Any, Any, None]]
 
 KIB = 1024
 BODY_SECONDS = 20
@@ -45,6 +49,18 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+
+MISDIRECTED = b"""\
+421 Misdirected Request
+
+provd does not go by this name. Names it shall go by are listed in server.allowed_hosts.
+"""
+MISDIRECTED_HEADERS = [
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"content-length", str(len(MISDIRECTED)).encode()),
+    *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
+]
 
 
 class Plane(StrEnum):
@@ -112,13 +128,11 @@ def install(app: Quart, config: GateConfig, store: Store) -> None:
     ours = f"{public.scheme}://{public.netloc}".lower()
     keeper, hesitate = Access(store, auth=config.auth), Hesitation()
 
+    # Outside of Quart, which parses the Host header before any of its hooks and dies of some.
+    app.asgi_app = called_by_name(app.asgi_app, hosts)  # type: ignore[method-assign]  # as Quart documents
+
     @app.before_request
     async def before() -> ResponseReturnValue | None:
-        host = host_of(request, hosts)
-        if host is None:
-            return refusal(
-                421, "provd does not go by this name; see server.allowed_hosts in its configuration"
-            )
         if request.routing_exception is not None:
             raise request.routing_exception
         route = class_of(request.url_rule.rule if request.url_rule is not None else "")
@@ -137,7 +151,7 @@ def install(app: Quart, config: GateConfig, store: Store) -> None:
                     await hesitate()
                 return stranger(route)
             g.actor, g.still_welcome = visitor.name, visitor.still_welcome
-        if route.plane is not Plane.MACHINE and not from_our_page(request, visitor, host, ours):
+        if route.plane is not Plane.MACHINE and not from_our_page(request, visitor, ours):
             return refusal(403, "this request comes from a page that is not provd's")
         return await read_body(route)
 
@@ -170,15 +184,24 @@ def name_of(host: bytes) -> bytes:
     return re.sub(rb":[0-9]{0,5}\Z", b"", host.lower())
 
 
-def host_of(request: Request, allowed: frozenset[bytes]) -> bytes | None:
-    """The Host header, when there is exactly one and its name is ours.
+def called_by_name(app: App, allowed: frozenset[bytes]) -> App:
+    """`app` for requests with exactly one Host header, and one of our names in it; 421 for others.
 
     Against DNS rebinding: a stranger's page can have its name resolve to us, but not call us by ours.
     The port is left aside, since UEFI's HTTP boot omits it and forwarded ports change it. Compared as
     bytes: there is nothing to decode.
     """
-    values = [value for name, value in request.scope["headers"] if name == b"host"]
-    return values[0] if len(values) == 1 and name_of(values[0]) in allowed else None
+
+    async def gate(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "http":
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) != 1 or name_of(hosts[0]) not in allowed:
+                await send({"type": "http.response.start", "status": 421, "headers": MISDIRECTED_HEADERS})
+                await send({"type": "http.response.body", "body": MISDIRECTED, "more_body": False})
+                return
+        await app(scope, receive, send)
+
+    return gate
 
 
 # --- what is it for, who asks ---
@@ -207,7 +230,7 @@ def stranger(route: RouteClass) -> Response | WerkzeugResponse:
 # --- does it come from our own page ---
 
 
-def from_our_page(request: Request, visitor: Visitor | None, host: bytes, ours: str) -> bool:
+def from_our_page(request: Request, visitor: Visitor | None, ours: str) -> bool:
     """Whether no other site's page is behind this request.
 
     A browser sends cookies, and reaches an unguarded provd, for whatever page asks it to, but it
@@ -223,9 +246,8 @@ def from_our_page(request: Request, visitor: Visitor | None, host: bytes, ours: 
     if origin is None:
         return not (unsafe and visitor is not None and visitor.by_cookie)
     scheme, _, authority = origin.lower().partition("://")
-    return origin.lower() == ours or (
-        scheme in ("http", "https") and authority.encode("latin-1") == host.lower()
-    )
+    here = scheme in ("http", "https") and authority == request.headers["Host"].lower()
+    return here or origin.lower() == ours
 
 
 # --- how large is it ---

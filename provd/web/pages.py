@@ -7,6 +7,7 @@ REST API. Whatever a machine or a stranger supplied is text here, escaped withou
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 
 from attrs import frozen
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -151,6 +152,7 @@ def blueprint(parts: Parts) -> Blueprint:
     return pages
 
 
+@cache
 def environment() -> Environment:
     """Strict: an unknown name is an error, and every value is escaped."""
     made = Environment(

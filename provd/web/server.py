@@ -283,17 +283,21 @@ class Connection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         """Send under a deadline. Upstream shields this for ever: one stalled reader, no stop (0.18)."""
         if not isinstance(event, RawData):
-            return await super().protocol_send(event)
+            await super().protocol_send(event)
+            return
         async with self.send_lock:
             try:
                 for start in range(0, len(event.data), PIECE):
                     with trio.fail_after(SEND_SECONDS):
                         await self.stream.send_all(event.data[start : start + PIECE])
-            except trio.TooSlowError:
+            except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+                if self._closing:
+                    await self.protocol.handle(Closed())
+                    return
+                # Nobody is there. To tell the app, as upstream does, is not enough: where a second request
+                # waits behind this one quart-trio leaves without waking Hypercorn's reader.
                 self._scope.cancel()
                 await trio.lowlevel.checkpoint()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self.protocol.handle(Closed())
 
     async def _close(self) -> None:
         """Say that no more will come, and let the other side finish speaking.
@@ -303,8 +307,9 @@ class Connection(TCPServer):
         """
         self._closing = True
         self._shorten(LINGER_SECONDS)
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-            await cast("trio.SocketStream", self.stream).send_eof()
+        async with self.send_lock:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await cast("trio.SocketStream", self.stream).send_eof()
 
     async def _read_data(self) -> None:
         while True:

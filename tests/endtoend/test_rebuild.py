@@ -38,7 +38,7 @@ async def test_no_key_is_left_anywhere(world: World) -> None:
     body = public.split()[1]
     for file in (machine.root / "root/.ssh").iterdir():
         assert body not in file.read_text(), file
-    shared = world.cluster.authorized_keys
+    shared = world.cluster.authorized_keys()
     assert shared
     assert body not in "".join(shared)
     assert world.rows("SELECT sealed_key, token_hash, sealed_answer FROM operations") == [(None,) * 3]
@@ -128,7 +128,9 @@ async def test_a_lost_answer_is_sent_again_to_the_same_machine(world: World) -> 
     assert "the same answer sent once more" in " ".join(await world.story(operation))
 
 
-async def test_another_machine_in_place_of_the_installed_one_is_not_let_near_the_cluster(world: World) -> None:
+async def test_another_machine_in_place_of_the_installed_one_is_not_let_near_the_cluster(
+    world: World,
+) -> None:
     """Host keys that differ from the reported ones end the operation before any login."""
     await world.start()
     machine = world.machine()

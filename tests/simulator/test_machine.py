@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import tomllib
@@ -16,7 +17,7 @@ from simulator.scripted_daemon import ANSWER, Reply, ScriptedDaemon, scripted_da
 
 from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
-from provd.simulator.machine import paramiko_server
+from provd.simulator.machine import paramiko_server, sshd
 from provd.simulator.machine.faults import Faults
 from provd.simulator.machine.machine import Machine, Phase
 from provd.simulator.machine.refusal import InstallerRefused
@@ -305,6 +306,26 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+async def test_an_sshd_left_behind_is_ended(make: Callable[..., Machine]) -> None:
+    """A simulator that was killed leaves an sshd; the machine's next power-on ends it, and nothing else."""
+    async with scripted_daemon() as daemon:
+        machine = make(daemon)
+        await run_until(machine, Phase.IDLE)
+        program = sshd.find_sshd()
+        assert program
+        left = await trio.lowlevel.open_process(
+            [program, "-D", "-e", "-f", str(machine.root / "etc/ssh/sshd_config")], stderr=subprocess.PIPE
+        )
+        assert left.stderr is not None
+        async with left.stderr:
+            with trio.fail_after(10):
+                assert b"listening" in await left.stderr.receive_some()
+        await run_until(machine, Phase.IDLE)
+        assert await left.wait() == -signal.SIGKILL
+        (machine.root / "run/sshd.pid").write_text(f"{os.getpid()}\n")
+        await run_until(machine, Phase.INSTALLED_SYSTEM)
 
 
 async def test_sshd_answers_before_the_keys_move(make: Callable[..., Machine], key: Path) -> None:

@@ -123,7 +123,7 @@ async def test_a_lab_that_runs(tmp_path: Path) -> None:
             await read_until("the lab is off")
             assert await program.wait() == 0
     finally:
-        program.kill()
+        program.terminate()  # SIGKILL would leave its sshd processes behind
         with trio.move_on_after(5, shield=True):
             await program.wait()
             assert program.stdout is not None

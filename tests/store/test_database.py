@@ -107,3 +107,18 @@ def test_a_read_only_transaction_ends(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         with transaction(db):
             pass
+
+
+async def test_a_full_disk_is_said_and_undone(tmp_path: Path) -> None:
+    """What SQLite cannot write is a `StoreError`; the file is whole, and works again when there is room."""
+    with open_store(tmp_path / "provd.db") as store:
+        await store.write(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone())
+        with pytest.raises(StoreError, match="nothing has changed"):
+            await store.write(
+                lambda db: db.executemany(
+                    "INSERT INTO images VALUES (?, '', '', 't', 't')",
+                    [("u" * 4000 + str(n),) for n in range(99)],
+                )
+            )
+        assert store.read(lambda db: db.execute("SELECT count(*) FROM images").fetchone()[0]) == 0
+        assert store.read(lambda db: db.execute("PRAGMA integrity_check").fetchone()[0]) == "ok"

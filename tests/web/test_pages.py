@@ -73,36 +73,38 @@ async def register(parts: Parts, name: str, number: int = 1, server_type: str = 
     return await parts.enrolment.register(mac, server_type, name, HostOptions(), "a test")
 
 
-async def begin(parts: Parts, host: Host) -> Operation:
-    """A rebuild that nobody carries out: the host stands where a test puts it."""
-
-    def write(change: Change) -> Operation:
-        operation = operations.open_(change.db, host, Kind.REBUILD, "a test", change.at)
-        parts.rebuild.begin(change, host, operation)
-        return operation
-
-    return await parts.fleet.change(write)
-
-
-async def end(parts: Parts, operation: Operation, outcome: Outcome, detail: str = "") -> None:
-    def write(change: Change) -> None:
-        if outcome is not Outcome.DONE:
-            change.fact(HostId(operation.host_id or 0), Fact.BROKEN_OFF, "given up")
-        operations.close(change.db, operation.id, outcome, detail, change.at)
-
-    await parts.fleet.change(write)
+def end(change: Change, operation: Operation, outcome: Outcome, detail: str = "") -> None:
+    if outcome is not Outcome.DONE:
+        change.fact(HostId(operation.host_id or 0), Fact.BROKEN_OFF, "given up")
+    operations.close(change.db, operation.id, outcome, detail, change.at)
 
 
 async def host_in(parts: Parts, state: State, name: str = "pve1", number: int = 1) -> Host:
+    """A host with a rebuild that nobody carries out: it stands where a test puts it."""
     host = await register(parts, name, number)
     if state is State.REGISTERED:
         return host
-    operation = await begin(parts, host)
-    for stage in ROAD[1 : ROAD.index(state) + 1 if state in ROAD else 3]:
-        await parts.fleet.change(lambda change, fact=FACTS[stage]: change.fact(host.id, fact, f"{fact}"))
-    if state in SETTLED:
-        await end(parts, operation, Outcome.DONE if state is State.READY else Outcome.FAILED, "no luck")
-    return parts.fleet.host(host.id)
+
+    def lead(change: Change) -> Host:
+        operation = operations.open_(change.db, host, Kind.REBUILD, "a test", change.at)
+        parts.rebuild.begin(change, host, operation)
+        for stage in ROAD[1 : ROAD.index(state) + 1 if state in ROAD else 3]:
+            change.fact(host.id, FACTS[stage], f"{FACTS[stage]}")
+        if state in SETTLED:
+            end(change, operation, Outcome.DONE if state is State.READY else Outcome.FAILED, "no luck")
+        return hosts.get(change.db, host.id)
+
+    return await parts.fleet.change(lead)
+
+
+def active(parts: Parts) -> list[Operation]:
+    found = parts.store.read(operations.active)
+    assert found
+    return found
+
+
+async def note(parts: Parts, message: str, host: Host, level: Level = Level.INFO) -> None:
+    await parts.fleet.note(News(event="x", message=message, level=level, host_id=host.id))
 
 
 async def get(parts: Parts, path: str, **headers: str) -> Response:
@@ -253,7 +255,8 @@ async def test_the_password_is_asked_for_only_when_nobody_has_it(parts: Parts) -
     assert "rebuild-password" not in Page(await html(parts, f"/hosts/{host.id}")).all("id")
     parts.passwords.standing = None
     parts.passwords.forget(OperationId(1))
-    await end(parts, parts.store.read(operations.active)[0], Outcome.CANCELLED)
+    [operation] = active(parts)
+    await parts.fleet.change(lambda change: end(change, operation, Outcome.CANCELLED))
     assert "hidden" in Page(await html(parts, "/ops/1")).by_id("password-form")
 
 
@@ -337,9 +340,7 @@ async def test_what_strangers_say_is_text(parts: Parts) -> None:
     other = await host_in(parts, State.INSTALLING, "pve2", 2)
     for one in (host, other):
         for level in Level:
-            await parts.fleet.note(News(event="x", message=EVIL, host_id=one.id, level=level))
-        news = News(event="x", message=EVIL, host_id=one.id, operation_id=OperationId(int(one.id)))
-        await parts.fleet.note(news)
+            await note(parts, EVIL, one, level)
     await parts.fleet.sighted(Mac.parse("52:54:00:aa:00:01"), EVIL, EVIL)
 
     def poison(change: Change) -> None:
@@ -382,16 +383,12 @@ async def test_pages_show_no_secret(parts: Parts) -> None:
     sources = await every_page(parts)
     parts.passwords.give(OperationId(1), Secret("correct-horse"))
     sources["again"] = await html(parts, "/ops/1")
-    keys = [parts.store.read(lambda db, one=one: operations.key(db, one.id)) for one in active(parts)]
+    keys = parts.store.read(lambda db: [operations.key(db, one.id) for one in operations.active(db)])
+    lines = [key.public_line for key in keys if key is not None]
+    assert lines
     for source in sources.values():
-        for secret in (HASH, "hunter2", "correct-horse", *(key.public_line for key in keys if key)):
+        for secret in (HASH, "hunter2", "correct-horse", *lines):
             assert secret not in source
-
-
-def active(parts: Parts) -> list[Operation]:
-    found = parts.store.read(operations.active)
-    assert found
-    return found
 
 
 async def test_pages_are_usable_without_eyes_and_mouse(parts: Parts) -> None:
@@ -557,13 +554,20 @@ def test_templates_are_strict() -> None:
 async def test_the_last_warning_stands_beside_the_state(parts: Parts) -> None:
     """A warning is shown until the host moves on; why it failed is shown however much is heard later."""
     host = await host_in(parts, State.INSTALLED)
-    await parts.fleet.note(News(event="x", message="look here", level=Level.WARNING, host_id=host.id))
-    await parts.fleet.note(News(event="x", message="by the way", host_id=host.id))
-    note = lambda: parts.store.read(lambda db: pages.note_of(db, hosts.get(db, host.id)))  # noqa: E731
-    assert note() == "look here"
-    await parts.fleet.change(lambda change: change.fact(host.id, Fact.PHONED_HOME, "home"))
     [operation] = active(parts)
-    await end(parts, operation, Outcome.FAILED, "no power")
-    for _ in range(60):
-        await parts.fleet.note(News(event="x", message="noise", host_id=host.id))
-    assert note() == "rebuild failed: no power"
+
+    def shown() -> str:
+        return parts.store.read(lambda db: pages.note_of(db, hosts.get(db, host.id)))
+
+    await note(parts, "look here", host, Level.WARNING)
+    await note(parts, "by the way", host)
+    assert shown() == "look here"
+
+    def go_on(change: Change) -> None:
+        change.fact(host.id, Fact.PHONED_HOME, "home")
+        end(change, operation, Outcome.FAILED, "no power")
+        for _ in range(pages.RECENT + 1):
+            change.note(News(event="x", message="noise", host_id=host.id))
+
+    await parts.fleet.change(go_on)
+    assert shown() == "rebuild failed: no power"

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -400,6 +401,20 @@ async def test_reader_that_stalls_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     async with served(site.app) as address, await say(address, b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n"):
         with trio.fail_after(5):
             await site.left.wait()
+
+
+async def test_client_that_pipelines_and_vanishes_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a second request unread nobody hears the end of a connection; the failing answer does."""
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 1)
+    site = Site()
+    async with served(site.app) as address:
+        async with await say(address, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" * 2) as stream:
+            await site.entered.wait()
+            # A reset instead of an end.
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        site.proceed.set()
+        with trio.fail_after(server.LINGER_SECONDS + 1):
+            await ask(address, GET + b"Connection: close\r\n\r\n")
 
 
 async def test_disconnect_cancels_the_handler() -> None:

@@ -12,10 +12,9 @@ _DOWNLOAD_AT_MOST = 4 << 30
 
 
 async def network_boot(
-    public_url: str, hardware: Hardware, ip: str, say: Callable[[str], None]
+    public_url: str, mac: str, hardware: Hardware, ip: str, say: Callable[[str], None]
 ) -> Boots | None:
     """What the script under `/ipxe/{mac}` wants booted; None for the machine's own disk."""
-    mac = hardware.nics[0].mac
     url = f"{public_url}/ipxe/{mac.replace(':', '-')}"
     fetch = partial(_fetch, ip)
     try:

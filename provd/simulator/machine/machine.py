@@ -23,6 +23,7 @@ from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
 from provd.simulator.cluster.machine import Machine as PveRoot
 from provd.simulator.cluster.machine import install_pve_tools, stop_pvecm
+from provd.simulator.machine import sshd
 from provd.simulator.machine.answer_rules import InstallOrder
 from provd.simulator.machine.faults import Faults
 from provd.simulator.machine.firmware import network_boot
@@ -62,10 +63,11 @@ async def _at_once() -> None:
 
 @define(kw_only=True, eq=False)
 class Machine:
-    """One machine. `directory` holds its disk (`root/`) and the count of wipes (`disks/`) between runs.
+    """One machine, which boots from the NIC `mac`.
 
-    `pace` is the length of a visible moment in seconds, 0 for none. `before_pveproxy` is awaited between
-    the start of sshd and the moment when authorized_keys becomes a link into /etc/pve.
+    `directory` holds its disk (`root/`) and the count of wipes (`disks/`) between runs. `pace` is the
+    length of a visible moment in seconds, 0 for none. `before_pveproxy` is awaited between the start of
+    sshd and the moment when authorized_keys becomes a link into /etc/pve.
     """
 
     mac: str
@@ -93,6 +95,7 @@ class Machine:
     def __attrs_post_init__(self) -> None:
         if not ip_address(self.ip).is_loopback:
             raise ValueError("a simulated machine lives on a loopback address")
+        self.mac = self.mac.lower().replace("-", ":")
         self.directory = self.directory.resolve()
         self.directory.mkdir(parents=True, exist_ok=True)
         basis = self.hardware or nuc(self.mac, self.ip)
@@ -138,6 +141,7 @@ class Machine:
         if self.faults.never_powers_on:
             self._say("does not power on")
             return
+        sshd.end_leftover(self.root)
         with trio.CancelScope() as self._power:
             try:
                 while await self._boot():
@@ -153,7 +157,7 @@ class Machine:
         """One round from the firmware on; True to reboot, False when the machine switched itself off."""
         self._enter(Phase.FIRMWARE, "powers on and asks the network what to boot")
         await self._moment(1)
-        boots = await network_boot(self.public_url, self._hardware(), self.ip, self._say)
+        boots = await network_boot(self.public_url, self.mac, self._hardware(), self.ip, self._say)
         if boots is not None:
             try:
                 return await self._install(boots)

@@ -39,7 +39,7 @@ async def request(
     fingerprint: str | None = None,
     at_most: int,
 ) -> Reply:
-    """One request; 301 to 303 are followed as GET, 307 and 308 fail, as measured with 9.2.7.
+    """One request; a 302 is followed as GET, 307 and 308 fail (measured with 9.2.7; 301 and 303 presumed).
 
     The body is cut after `at_most` bytes. Raises `InstallerRefused`, also after `PATIENCE_SECONDS`.
     """
@@ -63,9 +63,8 @@ async def request(
 
 def _reason(error: BaseException) -> str:
     """The first text there is, from the error down to its causes: httpx often has none of its own."""
-    if text := str(error):
-        return text
-    return _reason(error.__cause__) if error.__cause__ is not None else type(error).__name__
+    deeper = error.__cause__ or error.__context__
+    return str(error) or (type(error).__name__ if deeper is None else _reason(deeper))
 
 
 async def _once(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from provd.simulator.machine.processes import kill_process_tree
+from provd.simulator.machine.processes import kill_process_tree, kill_tree
 
 HOW_TO_GET_IT = (
     "OpenSSH's sshd is not installed, a stand-in written with paramiko takes its place;"
@@ -71,6 +71,20 @@ async def serve(
                     listening = True
                     task_status.started(process.pid)
         raise SshdFailed(f"sshd on {ip} port {port} ended: {said.decode(errors='replace').strip()}")
+
+
+def end_leftover(root: Path) -> None:
+    """Kill the sshd of this root that a simulator left behind when it was killed itself.
+
+    The pid counts only if that process still runs with this root's configuration.
+    """
+    try:
+        pid = int((root / "run/sshd.pid").read_text())
+    except (OSError, ValueError):
+        return
+    shown = subprocess.run(["ps", "-p", str(pid), "-ww", "-o", "args="], capture_output=True, text=True)
+    if f" {root / 'etc/ssh/sshd_config'} " in shown.stdout.replace("\n", " "):
+        kill_tree(pid)
 
 
 def _prepare(root: Path, ip: str, port: int, environment: Mapping[str, str]) -> Path:
