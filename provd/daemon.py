@@ -38,7 +38,7 @@ from provd.web.parts import Parts
 
 log = logging.getLogger("provd")
 
-API_TOKEN_VARIABLE = "PROVD_API_TOKEN"
+API_TOKEN_VARIABLE = "PROVD_API_TOKEN"  # noqa: S105  # its name, not its value
 """A token to accept from the start, for scripts that start provd themselves."""
 
 FIRST_LINK_LIVES = timedelta(days=1)

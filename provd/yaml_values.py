@@ -1,4 +1,4 @@
-"""How single values of a YAML file are read: each function takes what YAML made of one, or raises `Invalid`."""
+"""How single values of a YAML file are read: from what YAML made of them, or `Invalid` is raised."""
 
 import re
 from collections.abc import Callable, Mapping

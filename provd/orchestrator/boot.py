@@ -230,7 +230,7 @@ class BootDesk:
 
     async def phoned_home(self, host_id: HostId, token: Secret, body: bytes) -> None:
         """The first-boot script calls: this is where the host lives from now on."""
-        party = self._proven(host_id, token)
+        self._proven(host_id, token)
         call = parse_phone_home(body)
 
         def write(change: Change) -> None:

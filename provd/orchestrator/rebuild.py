@@ -14,7 +14,8 @@ the host stands there or beyond, and the join looks before it acts.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from functools import partial
 
 import trio
@@ -22,8 +23,8 @@ from attrs import frozen
 
 from provd.config import Config
 from provd.domain.activity import Level, News
-from provd.domain.errors import Conflict, DeadlinePassed, OutsideFailed, SshFailed
-from provd.domain.hosts import Host, HostId
+from provd.domain.errors import Conflict, DeadlinePassed, JoinFailed, OutsideFailed, SshFailed
+from provd.domain.hosts import Host, HostId, OperationId
 from provd.domain.lifecycle import SETTLED, Fact, State, has_reached
 from provd.domain.operations import Operation
 from provd.domain.secrets import Secret
@@ -35,6 +36,7 @@ from provd.remote.keys import KeyPair, Seal
 from provd.remote.ssh import AuthRefused
 from provd.server_types import ServerTypeBook
 from provd.store import hosts, operations, registrations
+from provd.store.database import Db
 from provd.store.operations import SealedKey
 
 
@@ -78,10 +80,16 @@ WAITS: Mapping[State, Wait] = {
     State.JOINING: Wait(
         State.READY,
         "the cluster to accept it",
-        '`pvecm status` on a member and on the host; a join that hangs at "waiting for quorum" '
-        "means that UDP ports 5405 to 5412 are blocked between them",
+        "look at `pvecm status` and `journalctl -u corosync` on the host; UDP 5405 to 5412 may be blocked, "
+        "or somebody else changed the cluster meanwhile",
     ),
 }
+
+
+HOST_SECONDS = 10.0
+CLUSTER_SECONDS = 4.0
+"""How long to wait for the host, and then for the cluster, when a join came to nothing. Stopping pvecm
+takes up to four seconds; both together must fit into what an operation has for its cleaning up."""
 
 
 class Rebuild:
@@ -100,9 +108,9 @@ class Rebuild:
         self._fleet = fleet
         self._seal = seal
         self._passwords = passwords
-        # One host joins at a time: two at once can cost a small cluster its quorum, and the second
-        # one's corosync stops when the configuration changes under it (corosync.conf(5), config_version).
-        self._turn = trio.Lock()
+        self._started_at = now()
+        self._remains_told: set[OperationId] = set()
+        """Whose error says already what it left in the cluster; the others' cleaning up does."""
 
     # --- the beginning, in the transaction that takes the host ---
 
@@ -133,17 +141,58 @@ class Rebuild:
             await self._look_inside(host_id, door)
         password = await self._password(operation)
 
-        async with self._turn:
-            await self._fleet.change(lambda change: _announce_join(change, host_id))
+        await self._take_turn(host_id)
+        attempt = self._join(operation, host_id, door, password)
+        try:
             with self._deadline(host_id, State.JOINING):
-                await Join(
-                    operation_id=operation.id,
-                    hostname=operation.hostname,
-                    door=door,
-                    cluster=self._cluster(),
-                    password=password,
-                    tell=partial(self._note, host_id),
-                ).run()
+                await attempt.run()
+        except (DeadlinePassed, JoinFailed) as exc:
+            seen = [f"seen last: {attempt.seen_last}"] if isinstance(exc, DeadlinePassed) else []
+            left = await self._take_back(attempt)
+            self._remains_told.add(operation.id)
+            raise type(exc)("; ".join([str(exc), *seen, *left])) from exc
+
+    async def _take_turn(self, host_id: HostId) -> None:
+        """Take the host to `joining` when no other is there any more.
+
+        One host joins at a time: two at once can cost a small cluster its quorum, and the second one's
+        corosync stops when the configuration changes under it (corosync.conf(5), config_version). The
+        database is the lock, so that it outlives a restart, and a join that was cancelled keeps its turn
+        until its pvecm has been stopped.
+        """
+        waits_for = None
+        while True:
+            ring = self._fleet.bell.next()
+            other = self._fleet.store.read(lambda db: _joining_beside(db, host_id))
+            if other is None and await self._fleet.change(lambda change: _announce_join(change, host_id)):
+                return
+            if other is not None and other.id != waits_for:
+                waits_for = other.id
+                await self._note(host_id, f"waits for its turn: {other.hostname} is joining")
+            await ring.wait()
+
+    def _join(self, operation: Operation, host_id: HostId, door: Door, password: Secret) -> Join:
+        proxmox = self._config.proxmox
+        return Join(
+            operation_id=operation.id,
+            hostname=operation.hostname,
+            door=door,
+            cluster=Cluster(
+                address=proxmox.existing_node,
+                port=proxmox.api_port,
+                fingerprint=proxmox.join_fingerprint,
+            ),
+            password=password,
+            tell=partial(self._note, host_id),
+        )
+
+    async def _take_back(self, attempt: Join) -> list[str]:
+        """Stop what still runs of a failed join; what it left in the cluster, as at most one sentence."""
+        with trio.move_on_after(HOST_SECONDS), suppress(SshFailed):
+            await attempt.stop()
+        with trio.move_on_after(CLUSTER_SECONDS):
+            return [sentence for sentence in [await attempt.left_behind()] if sentence]
+        return ["the cluster did not say in time whether it lists the host now"]
 
     async def _wait_out(self, host_id: HostId, state: State) -> None:
         """Until the machine itself leads the host out of `state`; at once when it has already."""
@@ -209,24 +258,36 @@ class Rebuild:
         )
 
     async def clean_up(self, operation: Operation) -> None:
-        """Stop a join that still runs and take the key off the host, as far as one can be reached."""
+        """Stop a join that still runs, take the key off the host, and say what is left in the cluster."""
+        password = self._passwords.of(operation.id)
         self._passwords.forget(operation.id)
         host = self._fleet.host(operation.host_id)
-        if not has_reached(host.state, State.FIRST_BOOT):
-            return
+        if has_reached(host.state, State.FIRST_BOOT):
+            await self._leave_host(operation, host)
+        told = operation.id in self._remains_told
+        self._remains_told.discard(operation.id)
+        if host.state is State.JOINING and password is not None and not told:
+            with trio.move_on_after(CLUSTER_SECONDS), suppress(OutsideFailed):
+                attempt = self._join(operation, host.id, self._door(operation), password)
+                if left := await attempt.left_behind():
+                    await self._note(host.id, left, Level.WARNING)
+
+    async def _leave_host(self, operation: Operation, host: Host) -> None:
         try:
             door = self._door(operation)
-            async with door.open() as session:
-                await session.run(join.stop_command(operation_id=operation.id))
-                await session.run(join.remove_key_command(door.key.body))
-                await session.run(join.cleanup_command(operation_id=operation.id))
+            with trio.fail_after(HOST_SECONDS):
+                async with door.open() as session:
+                    await session.run(join.stop_command(operation_id=operation.id))
+                    await session.run(join.remove_key_command(door.key.body))
+                    await session.run(join.cleanup_command(operation_id=operation.id))
             await self._note(host.id, "took the temporary key off the host")
         except AuthRefused:
             await self._note(host.id, "the temporary key is not on the host any more")
-        except OutsideFailed as exc:
+        except (OutsideFailed, trio.TooSlowError) as exc:
+            reason = exc if isinstance(exc, OutsideFailed) else "it does not answer"
             await self._note(
                 host.id,
-                f"could not take the temporary key off the host; it ends by itself within a day: {exc}",
+                f"could not take the temporary key off the host; it ends by itself within a day: {reason}",
                 Level.WARNING,
             )
 
@@ -253,6 +314,13 @@ class Rebuild:
         own = server_type.deadlines if server_type is not None else {}
         return own.get(state) or self._config.deadlines.of(state)
 
+    def due(self, host: Host) -> datetime | None:
+        """When the host must have left its state; None where nobody is waiting for it."""
+        seconds = self.seconds_allowed(host, host.state)
+        if seconds is None:
+            return None
+        return max(host.state_since, self._started_at) + timedelta(seconds=seconds)
+
     def _door(self, operation: Operation) -> Door:
         host = self._fleet.host(operation.host_id)
         sealed = self._fleet.store.read(lambda db: operations.key(db, operation.id))
@@ -268,21 +336,23 @@ class Rebuild:
             host_keys=host_keys,
         )
 
-    def _cluster(self) -> Cluster:
-        proxmox = self._config.proxmox
-        return Cluster(
-            address=proxmox.existing_node,
-            port=proxmox.api_port,
-            fingerprint=proxmox.join_fingerprint,
-        )
-
     async def _note(self, host_id: HostId, message: str, level: Level = Level.INFO) -> None:
         await self._fleet.note(News(event="rebuild.note", message=message, level=level, host_id=host_id))
 
 
-def _announce_join(change: Change, host_id: HostId) -> None:
+def _announce_join(change: Change, host_id: HostId) -> bool:
+    """False when another host was faster."""
+    if _joining_beside(change.db, host_id) is not None:
+        return False
     if hosts.get(change.db, host_id).state is State.FIRST_BOOT:
         change.fact(host_id, Fact.JOIN_STARTED, "its turn to join the cluster")
+    return True
+
+
+def _joining_beside(db: Db, host_id: HostId) -> Host | None:
+    return next(
+        (host for host in hosts.everyone(db) if host.state is State.JOINING and host.id != host_id), None
+    )
 
 
 def _context(operation: Operation) -> str:

@@ -134,7 +134,10 @@ class Member:
         path = "/access/ticket"
         response = await self.send("POST", path, {"username": "root@pam", "password": password.reveal()})
         if response.status_code == 401:
-            raise LoginRefused(f"the cluster refused root's password (asked {self.name})")
+            raise LoginRefused(
+                f"the cluster refused root's password (asked {self.name}): give the right one with the next"
+                " rebuild, or correct credentials.cluster_password_file"
+            )
         answer = parse(Ticket, read_envelope(response, f"{self.name}{path}"), f"{self.name}{path}")
         if answer.NeedTFA:
             raise LoginRefused(

@@ -80,12 +80,16 @@ echo "provd-join end"
 _STOP = """\
 d="${PROVD_ROOT:-}/run/$1"
 [ -d "$d" ] || exit 0
+n=0
+while [ ! -s "$d/pid" ] && [ "$n" -lt 20 ]; do # it was started a moment ago
+    sleep 0.1
+    n=$((n + 1))
+done
 pid="$(cat "$d/pid" 2>/dev/null)"
-[ -n "$pid" ] || pid=none
 for signal in TERM TERM TERM KILL; do
     n=0
     while [ "$n" -lt 10 ]; do
-        if [ -e "$d/ended" ] || ! kill -s 0 -- "-$pid" 2>/dev/null; then break 2; fi
+        if [ -z "$pid" ] || [ -e "$d/ended" ] || ! kill -s 0 -- "-$pid" 2>/dev/null; then break 2; fi
         [ "$n" -gt 0 ] || kill -s "$signal" -- "-$pid"
         sleep 0.1
         n=$((n + 1))
@@ -128,7 +132,7 @@ def progress_command(*, operation_id: OperationId) -> str:
 
 
 def stop_command(*, operation_id: OperationId) -> str:
-    """End a join that still runs. Takes up to four seconds; what was done by then stays done."""
+    """End a join that still runs. Takes up to six seconds; what was done by then stays done."""
     return _shell(_STOP, _directory(operation_id))
 
 
@@ -345,6 +349,20 @@ CAUSES: tuple[tuple[str, str], ...] = (
 )
 """Patterns in the output (both streams, by line), and what an operator can do about each."""
 
+ON_THE_WAY = (
+    *(start for start, _ in STEPS),
+    "Login succeeded",
+    "check cluster join API version",
+    "cluster: ",
+    "stopping pve-cluster service",
+    "backup old database",
+    "(re)generate node files",
+    "generate new node certificate",
+    "merge authorized SSH keys",
+    "generated new node certificate",
+)
+"""Beginnings of lines after which pvecm has more to do: whoever ends there was killed."""
+
 _REFUSAL = re.compile(r"An error occurred on the cluster node: (.+)")
 
 
@@ -362,6 +380,8 @@ def explain(out: str, err: str) -> str:
     if refusal is not None:
         return f"the cluster refused the node: {one_line(refusal[1])}"
     last = (err.strip() or out.strip()).splitlines()[-1:]
+    if last and not err.strip() and last[0].startswith(ON_THE_WAY):
+        return f"pvecm add was stopped half-way, after it had said {one_line(last[0])!r}"
     return f"pvecm add failed: {one_line(last[0])}" if last else "pvecm add ended without a word"
 
 

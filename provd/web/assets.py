@@ -79,6 +79,11 @@ def blueprint(folder: Path | None = None) -> Blueprint:
         response.cache_control.no_cache = True
         return response
 
+    @assets.get("/favicon.ico")
+    async def icon() -> Response:
+        """Asked for by browsers on pages that name no icon."""
+        return await show("icon.svg")
+
     return assets
 
 

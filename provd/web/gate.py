@@ -128,8 +128,8 @@ def install(app: Quart, config: GateConfig, store: Store) -> None:
     ours = f"{public.scheme}://{public.netloc}".lower()
     keeper, hesitate = Access(store, auth=config.auth), Hesitation()
 
-    # Outside of Quart, which parses the Host header before any of its hooks and dies of some.
-    app.asgi_app = called_by_name(app.asgi_app, hosts)  # type: ignore[method-assign]  # as Quart documents
+    # Around Quart, which parses the Host header before any of its hooks and dies of some.
+    app.asgi_app = called_by_name(app.asgi_app, hosts)  # type: ignore[assignment,method-assign]
 
     @app.before_request
     async def before() -> ResponseReturnValue | None:
@@ -258,8 +258,6 @@ async def read_body(route: RouteClass) -> Response | None:
     announced = bool(request.content_length) or "Transfer-Encoding" in request.headers
     if request.method in SAFE_METHODS and not announced:
         return None
-    if announced and route.largest_body == 0:
-        return too_large(route)
     body = await request.get_data(cache=True, as_text=False, parse_form_data=False)
     if len(body) > route.largest_body:
         return too_large(route)

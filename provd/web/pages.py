@@ -244,10 +244,12 @@ def note_of(db: Db, host: Host) -> str:
         return f"{ended[0].kind} {ended[0].outcome}: {ended[0].detail}" if ended else ""
     if host.state in SETTLED:
         return ""
-    told = activity.latest(db, RECENT, host_id=host.id)
-    return next(
-        (line.message for line in told if line.level is not Level.INFO and line.at >= host.state_since), ""
-    )
+    for line in activity.latest(db, RECENT, host_id=host.id):
+        if line.level is not Level.INFO:
+            return line.message
+        if line.before != line.after:
+            break
+    return ""
 
 
 def _installation(parts: Parts, host: Host) -> Mapping[str, object]:
@@ -264,7 +266,7 @@ def _installation(parts: Parts, host: Host) -> Mapping[str, object]:
         "disks": ", ".join(plan.disks),
         "file system": f"{plan.filesystem} {plan.raid or ''}",
         "name": plan.fqdn,
-        "address": f"{address.cidr} by {address.gateway}, DNS {address.dns}" if address else "from DHCP",
+        "address": f"{address.cidr} via {address.gateway}, DNS {address.dns}" if address else "from DHCP",
         "management NIC": plan.management_nic or "the one that it boots from",
         "time zone": plan.timezone,
         "keyboard": plan.keyboard,

@@ -3,37 +3,30 @@
 The API sends these as JSON, the event stream carries them, and the pages draw from them.
 """
 
+import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-
-import attrs
+from datetime import datetime
 
 from provd.domain.activity import Activity
 from provd.domain.hosts import Host, Sighting
-from provd.domain.lifecycle import SETTLED, State
 from provd.domain.operations import Operation
 from provd.orchestrator.rebuild import WAITS
 from provd.server_types import ServerType
+from provd.store.convert import options_to_json
 from provd.store.images import Image
 
 View = Mapping[str, object]
 
 
-def host_view(host: Host, operation: Operation | None, seconds_allowed: float | None) -> View:
-    """`operation` is the active one, `seconds_allowed` how long the host may stay in its state."""
+def host_view(host: Host, operation: Operation | None, due: datetime | None) -> View:
+    """`operation` is the active one, `due` when the host must have left its state."""
     wait = WAITS.get(host.state)
     return {
         "id": host.id,
         "hostname": host.hostname,
         "mac": str(host.mac),
         "server_type": host.server_type,
-        "options": attrs.asdict(
-            host.options,
-            filter=lambda _, value: value is not None,
-            value_serializer=lambda _, __, value: (
-                value if isinstance(value, str | tuple | list | dict) else str(value)
-            ),
-        ),
+        "options": json.loads(options_to_json(host.options)),
         "state": host.state,
         "state_since": _time(host.state_since),
         "registered_at": _time(host.registered_at),
@@ -42,7 +35,7 @@ def host_view(host: Host, operation: Operation | None, seconds_allowed: float | 
         "inventory_pending": host.inventory_pending,
         "operation_id": operation.id if operation else None,
         "expected": wait.expected if wait else None,
-        "expected_by": _expected_by(host, seconds_allowed),
+        "expected_by": _time(due) if due else None,
     }
 
 
@@ -106,12 +99,6 @@ def server_type_view(server_type: ServerType) -> View:
         "gpu": server_type.gpu,
         "hostname_prefix": server_type.hostname_prefix,
     }
-
-
-def _expected_by(host: Host, seconds_allowed: float | None) -> str | None:
-    if host.state in SETTLED or host.state is State.FAILED or seconds_allowed is None:
-        return None
-    return _time(host.state_since + timedelta(seconds=seconds_allowed))
 
 
 def _time(at: datetime) -> str:

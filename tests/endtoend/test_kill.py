@@ -55,7 +55,7 @@ AFTER = {
     ],
 )
 async def test_a_daemon_killed_in_the_middle_of_a_join_finishes(world: World, word: str) -> None:
-    """Wherever pvecm stands when the daemon dies, it is not started a second time and the host becomes ready."""
+    """Wherever pvecm stands when the daemon dies, it is not started again and the host becomes ready."""
     with world.cluster.edit() as cluster:
         cluster.faults.slow = 0.1
     await world.start()

@@ -12,13 +12,13 @@ import trio
 from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
-from simulator.cluster_lab import EPHEMERAL, MEMBER, NEWCOMER, PASSWORD, Lab, open_lab
 
 from provd.domain.errors import BadDocument, Invalid
 from provd.domain.hosts import OperationId
 from provd.proxmox import join
 from provd.proxmox.join import CAUSES, Joined, JoinRefused, Progress, StillJoining, explain, judge
 from provd.simulator.cluster import Machine, first_boot_updatecerts
+from simulator.cluster_lab import EPHEMERAL, MEMBER, NEWCOMER, PASSWORD, Lab, open_lab
 
 OPERATION = OperationId(17)
 DIRECTORY = f"run/provd-join-{OPERATION}"
@@ -85,7 +85,7 @@ class Node:
     async def until(self, reached: Callable[[Progress], bool]) -> Progress:
         """Look again until it is so: a foreign process is at work."""
         with trio.fail_after(20):
-            while not reached(progress := await self.progress()):  # noqa: ASYNC110
+            while not reached(progress := await self.progress()):
                 await trio.sleep(0.02)
         return progress
 
@@ -181,6 +181,17 @@ async def test_stop(node: Node) -> None:
     assert progress.err.endswith("received interrupt\n")  # some shells say before that a child was ended
 
 
+async def test_stop_right_after_the_start(node: Node) -> None:
+    """A stop that comes before the join has written down its pid waits for that, and then ends it."""
+    real = next(d for d in os.environ["PATH"].split(":") if os.access(f"{d}/setsid", os.X_OK))
+    node.put("usr/local/bin/setsid", f'#!/bin/sh\nsleep 0.5\nexec {real}/setsid "$@"\n', 0o755)
+    node.pvecm("while :; do sleep 0.02; done")
+    await node.start()
+    assert not (node.root / DIRECTORY / "pid").exists()
+    await node.stop()
+    await all_dead(int((node.root / DIRECTORY / "pid").read_text()))
+
+
 async def test_stop_does_not_ask_for_ever(node: Node) -> None:
     """A pvecm that ignores TERM is killed with all that it started."""
     node.pvecm('trap "" TERM; sleep 1000 & echo $! $$; wait; while :; do sleep 0.02; done')
@@ -193,7 +204,7 @@ async def test_stop_does_not_ask_for_ever(node: Node) -> None:
 
 async def all_dead(*pids: int) -> None:
     with trio.fail_after(5):
-        while any(map(is_alive, pids)):  # noqa: ASYNC110
+        while any(map(is_alive, pids)):
             await trio.sleep(0.02)
 
 

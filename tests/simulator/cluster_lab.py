@@ -117,7 +117,7 @@ async def read_until(stream: trio.abc.ReceiveStream | None, text: str) -> str:
 async def eventually(happened: Callable[[], bool]) -> None:
     """Wait for something that another process does to a file."""
     with trio.fail_after(10):
-        while not happened():  # noqa: ASYNC110 - nothing else tells
+        while not happened():
             await trio.sleep(0.01)
 
 

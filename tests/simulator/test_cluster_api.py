@@ -13,7 +13,6 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from simulator.cluster_lab import MEMBER, NEWCOMER, PASSWORD, Lab, open_lab
 
 from provd.simulator.cluster import (
     ClusterState,
@@ -27,6 +26,7 @@ from provd.simulator.cluster import (
 from provd.simulator.cluster.api import parameters_in, serve_api
 from provd.simulator.cluster.leaves import fingerprint_of
 from provd.simulator.cluster.tickets import ApiError
+from simulator.cluster_lab import MEMBER, NEWCOMER, PASSWORD, Lab, open_lab
 
 AUDITOR = "provd@pve!audit"
 SECRET = "6650a1b2-0000-4000-8000-000000000001"

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import trio
-from simulator.cluster_lab import EPHEMERAL, MEMBER, NEWCOMER, PASSWORD, Lab, eventually, open_lab, read_until
 
 from provd.simulator.cluster import Machine, stop_pvecm
 from provd.simulator.cluster.leaves import fingerprint_of
+from simulator.cluster_lab import EPHEMERAL, MEMBER, NEWCOMER, PASSWORD, Lab, eventually, open_lab, read_until
 
 ESTABLISHING = f"Establishing API connection with host '{MEMBER}'\n"
 SUCCESS = (

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from simulator.cluster_lab import EPHEMERAL, Lab, open_lab
 
 from provd.simulator.cluster import first_boot_updatecerts
+from simulator.cluster_lab import EPHEMERAL, Lab, open_lab
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulator.cluster_lab import MEMBER, NEWCOMER, PASSWORD, Lab, open_lab, read_until
 
 from provd.simulator.cluster import Cluster, Machine, install_pve_tools
 from provd.simulator.cluster.options import Usage, parse
+from simulator.cluster_lab import MEMBER, NEWCOMER, PASSWORD, Lab, open_lab, read_until
 
 ADD = "pvecm add <hostname> [OPTIONS]\n"
 FAILED = "400 Parameter verification failed.\n"

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import trio
-from simulator.scripted_daemon import ANSWER, Reply, ScriptedDaemon, scripted_daemon
 
 from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
@@ -23,6 +22,7 @@ from provd.simulator.machine.machine import Machine, Phase
 from provd.simulator.machine.refusal import InstallerRefused
 from provd.simulator.machine.requests import request
 from provd.simulator.machine.root_directory import make_host_keys
+from simulator.scripted_daemon import ANSWER, Reply, ScriptedDaemon, scripted_daemon
 
 MAC = "02:00:00:00:00:11"
 IP = "127.77.1.11"

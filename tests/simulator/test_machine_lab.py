@@ -10,10 +10,10 @@ import httpx
 import pytest
 import trio
 import yaml
-from simulator.scripted_daemon import scripted_daemon
 
 from provd.simulator import lab
 from provd.simulator.lab import SEATS, Lab, prepare, serve_files
+from simulator.scripted_daemon import scripted_daemon
 
 FIRST, SECOND, THIRD = (seat.mac for seat in SEATS)
 

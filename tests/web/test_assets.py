@@ -107,3 +107,11 @@ async def test_no_file_is_opened_for_a_request(folder: Path) -> None:
     (folder / "page.css").unlink()
     response = await app.test_client().get("/static/page.css")
     assert await response.get_data() == whole
+
+
+async def test_pages_without_an_icon_get_ours() -> None:
+    """What browsers ask for unasked is answered, and no 404 stands in their consoles."""
+    app = QuartTrio("test", static_folder=None)
+    app.register_blueprint(assets.blueprint())
+    response = await app.test_client().get("/favicon.ico")
+    assert (response.status_code, response.content_type) == (200, assets.CONTENT_TYPES[".svg"])

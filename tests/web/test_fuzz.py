@@ -248,7 +248,7 @@ async def test_no_stranger_stops_the_server(tmp_path: Path) -> None:
         with trio.fail_after(1):
             assert await pid_behind(port) == process.pid
         with trio.fail_after(30):  # its connections end with their timers, and it does not tell when
-            while open_files(process.pid) > before:  # noqa: ASYNC110  # another process has no event for us
+            while open_files(process.pid) > before:  # another process has no event for us
                 await trio.sleep(0.05)
         process.terminate()
         with trio.fail_after(3):

@@ -88,21 +88,42 @@ MACHINES = [
 
 
 @pytest.mark.parametrize(
-    "name", [HERE, "PROVD.LAN", "10.0.0.5", "10.0.0.5:99", "localhost:1", "127.0.0.1", "[::1]:8"]
+    "name",
+    [
+        HERE,
+        "PROVD.LAN",
+        "10.0.0.5",
+        "10.0.0.5:99",
+        "localhost:1",
+        "127.0.0.1",
+        "[::1]:8",
+        "localhost:",
+        "localhost:99999",
+    ],
 )
 async def test_our_names_are_ours_with_any_port(store: Store, name: str) -> None:
     """Configured names and loopback are let in; firmware omits ports and forwarding changes them."""
     assert (await ask(make_app(store), "GET", "/healthz", headers={"Host": name})).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["evil.example", "provd.lan.evil.example", "", ":8080", "provd.lan:x", "provd.lan@evil", "\xff", "::1"],
-)
-@pytest.mark.parametrize("path", ["/healthz", "/api/hosts", "/ipxe/52:54:00:00:00:01", "/nowhere"])
-async def test_other_names_are_misdirected(store: Store, name: str, path: str) -> None:
+async def test_other_names_are_misdirected(store: Store) -> None:
     """Whoever calls us by another name, on any path, gets 421: a page whose name was rebound to us."""
-    assert (await ask(make_app(store, auth=False), "GET", path, headers={"Host": name})).status_code == 421
+    app = make_app(store, auth=False)
+    for name in (
+        "evil.example",
+        "provd.lan.evil",
+        "",
+        ":80",
+        f"{HERE}x",
+        "a@provd.lan",
+        "\xff",
+        "::1",
+        "a:b:c",
+    ):
+        for path in ("/healthz", "/api/hosts", "/ipxe/52:54:00:00:00:01", "/nowhere"):
+            response = await ask(app, "GET", path, headers={"Host": name})
+            assert response.status_code == 421
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("hosts", [[], [HERE, HERE], [HERE, "evil.example"]])

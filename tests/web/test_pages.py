@@ -562,12 +562,13 @@ async def test_the_last_warning_stands_beside_the_state(parts: Parts) -> None:
     await note(parts, "look here", host, Level.WARNING)
     await note(parts, "by the way", host)
     assert shown() == "look here"
+    await parts.fleet.change(lambda change: change.fact(host.id, Fact.PHONED_HOME, "home"))
+    assert shown() == ""
 
-    def go_on(change: Change) -> None:
-        change.fact(host.id, Fact.PHONED_HOME, "home")
+    def fail(change: Change) -> None:
         end(change, operation, Outcome.FAILED, "no power")
         for _ in range(pages.RECENT + 1):
             change.note(News(event="x", message="noise", host_id=host.id))
 
-    await parts.fleet.change(go_on)
+    await parts.fleet.change(fail)
     assert shown() == "rebuild failed: no power"

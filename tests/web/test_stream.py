@@ -264,7 +264,7 @@ async def test_there_are_only_so_many_readers(monkeypatch: pytest.MonkeyPatch) -
     app = app_streaming(History())
 
     async def use(connection: Any) -> None:
-        assert await connection.receive()
+        assert b"retry" in await connection.receive()
         refused = await app.test_client().get("/events")
         assert refused.status_code == 503
         assert refused.mimetype == "application/problem+json"
