@@ -228,7 +228,8 @@ def _obstacle(status: ClusterStatus, configured: Sequence[ConfigNode], hostname:
             f"{_striking_out(status, hostname)}; then rebuild again"
         )
     if not status.quorate:
-        return "the cluster has no quorum and takes nobody in; bring more of its members back first"
+        away = ", ".join(node.name for node in status.nodes if not node.online) or "none"
+        return f"the cluster has no quorum and takes nobody in (offline: {away}); bring it back first"
     # A newcomer's vote is expected from the moment it is listed, and there only when it has started.
     there = {node.name for node in status.nodes if node.online}
     expected = sum(node.quorum_votes for node in configured)

@@ -36,7 +36,7 @@ from provd.remote.keys import KeyPair, Seal
 from provd.remote.ssh import AuthRefused
 from provd.server_types import ServerTypeBook
 from provd.store import hosts, operations, registrations
-from provd.store.database import Db
+from provd.store.database import Db, now
 from provd.store.operations import SealedKey
 
 

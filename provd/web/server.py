@@ -307,7 +307,7 @@ class Connection(TCPServer):
         """
         self._closing = True
         self._shorten(LINGER_SECONDS)
-        if True:
+        async with self.send_lock:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await cast("trio.SocketStream", self.stream).send_eof()
 
