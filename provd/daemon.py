@@ -62,6 +62,12 @@ async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
         socket = server.listen(config.server.listen)
         await services.start(server.serve, create_app(parts), [socket])
         log.info("listening on %s; open %s", config.server.listen, config.server.public_url)
+        if config.installer_url.startswith(config.server.public_url):
+            log.warning(
+                "proxmox.installer_url is not set: machines are sent to %s, where this version serves "
+                "nothing yet",
+                config.installer_url,
+            )
 
         services.start_soon(systemd.feed_watchdog, systemd.watchdog_interval(environ))
         services.start_soon(forget_old_activity, parts)

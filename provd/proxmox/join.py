@@ -363,6 +363,9 @@ ON_THE_WAY = (
 )
 """Beginnings of lines after which pvecm has more to do: whoever ends there was killed."""
 
+SHELL_WORDS = ("Killed", "Terminated")
+"""What the shell around pvecm says of its end (dash 0.5); it is no word of pvecm's."""
+
 _REFUSAL = re.compile(r"An error occurred on the cluster node: (.+)")
 
 
@@ -379,8 +382,9 @@ def explain(out: str, err: str) -> str:
     refusal = _REFUSAL.search(out)
     if refusal is not None:
         return f"the cluster refused the node: {one_line(refusal[1])}"
-    last = (err.strip() or out.strip()).splitlines()[-1:]
-    if last and not err.strip() and last[0].startswith(ON_THE_WAY):
+    said = "" if err.strip() in SHELL_WORDS else err.strip()
+    last = (said or out.strip()).splitlines()[-1:]
+    if last and not said and last[0].startswith(ON_THE_WAY):
         return f"pvecm add was stopped half-way, after it had said {one_line(last[0])!r}"
     return f"pvecm add failed: {one_line(last[0])}" if last else "pvecm add ended without a word"
 

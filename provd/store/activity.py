@@ -40,10 +40,12 @@ def after(db: Db, last_id: int, limit: int) -> list[Activity]:
 
 
 def bounds(db: Db) -> tuple[int, int]:
-    """The oldest id kept and the newest ever given; (1, 0) when nothing has happened yet."""
-    row = db.execute("SELECT min(id) AS oldest FROM activity").fetchone()
-    newest = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'activity'").fetchone()
-    return (row["oldest"] or 1, newest["seq"] if newest is not None else 0)
+    """The oldest id kept, or the next to be given when none is, and the newest ever given (0: none)."""
+    row = db.execute(
+        """SELECT (SELECT min(id) FROM activity) AS oldest,
+                  coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'activity'), 0) AS newest"""
+    ).fetchone()
+    return (row["oldest"] or row["newest"] + 1, row["newest"])
 
 
 def latest(

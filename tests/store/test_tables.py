@@ -135,11 +135,12 @@ def test_history_outlives_its_host(db: Db) -> None:
 
 def test_activity_ids_are_never_given_twice(db: Db) -> None:
     """After pruning everything the next id goes on, so that a late reader notices the gap."""
+    assert activity.bounds(db) == (1, 0)
     for _ in range(3):
         activity.append(db, News(event="x", message="x"), NOW)
     assert activity.bounds(db) == (1, 3)
     activity.prune(db, NOW + activity.KEPT + timedelta(days=1))
-    assert activity.bounds(db) == (1, 3)
+    assert activity.bounds(db) == (4, 3)
     assert activity.append(db, News(event="x", message="x"), NOW).id == 4
     assert activity.bounds(db) == (4, 4)
     assert [line.id for line in activity.after(db, 0, 10)] == [4]
