@@ -135,17 +135,15 @@ class BootDesk:
             raise NotYourTurn(str(exc)) from exc
 
         def disarm(change: Change) -> None:
-            # Asked again inside the transaction: only one of two requests can find it still armed.
-            if (
-                change.fact(
-                    host.id,
-                    Fact.ANSWER_SENT,
-                    f"answer sent to {asker.split()[0]}: {describe_machine(machine)}",
-                ).state
-                is not State.INSTALLING
-                or not operations.get(change.db, operation.id).active
-            ):
+            # Looked at again inside the transaction: of many requests at once, one finds it armed.
+            armed = hosts.get(change.db, host.id).state is State.PXE_BOOTED
+            if not armed or not operations.get(change.db, operation.id).active:
                 raise NotYourTurn(f"{host.hostname} is not waiting for an answer any more")
+            change.fact(
+                host.id,
+                Fact.ANSWER_SENT,
+                f"answer sent to {asker.split()[0]}: {describe_machine(machine)}",
+            )
             operations.keep_answer(
                 change.db,
                 operation.id,

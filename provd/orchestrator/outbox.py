@@ -1,6 +1,5 @@
 """Tells the inventory, again and again until it listens. A join is never undone because it does not."""
 
-import logging
 from datetime import timedelta
 
 import trio
@@ -16,13 +15,19 @@ from provd.store import registrations
 from provd.store.database import now
 from provd.store.registrations import Pending
 
-log = logging.getLogger("provd.outbox")
+ATTEMPT_SECONDS = 60.0
+"""For the whole of one request. An inventory that drips its answer must not keep others waiting."""
 
 
 async def serve(
     fleet: Fleet, section: InfrastructureSection, token: Secret | None, client: AsyncClient
 ) -> None:
-    """Deliver what is due, for ever. What is not delivered stays in the database."""
+    """Deliver what is due, for ever. What is not delivered stays in the database.
+
+    A start tries everything at once and begins with short delays again: whoever restarts provd has put
+    something right, and after a power cut the inventory is hardly slower than provd.
+    """
+    await fleet.store.write(lambda db: registrations.try_anew(db, now()))
     while True:
         ring = fleet.bell.next()
         waiting = fleet.store.read(registrations.everything)
@@ -49,14 +54,17 @@ async def _deliver(
         mac=pending.mac,
         server_type_id=pending.server_type_id,
     )
-    try:
-        await register(client, section.base_url, token, registration)
-    except InventoryFailed as exc:
-        error = str(exc)
-    else:
-        error = ""
+    error = f"the inventory at {section.base_url} took more than {round(ATTEMPT_SECONDS)} s to answer"
+    with trio.move_on_after(ATTEMPT_SECONDS):
+        try:
+            await register(client, section.base_url, token, registration)
+            error = ""
+        except InventoryFailed as exc:
+            error = str(exc)
 
     def write(change: Change) -> None:
+        if registrations.of_host(change.db, pending.host_id) != pending:
+            return  # the host was removed meanwhile, or is to be told of anew
         if not error:
             registrations.told(change.db, pending.host_id)
             message, event, level = f"{pending.hostname} is in the inventory", "inventory.told", Level.INFO

@@ -4,6 +4,7 @@ The contract is `deploy/inventory-openapi.yaml`: one idempotent PUT. This file k
 how long to wait after it; that and when there is another one is the outbox's to remember.
 """
 
+import html
 import json
 import re
 from urllib.parse import quote
@@ -62,8 +63,10 @@ async def register(
             f"the inventory's address {base_url} is no URL: {exc}", permanent=True
         ) from exc
     except HTTPError as exc:
+        # What is no HTTP is quoted by the library, and somebody may send back what was sent.
+        reason = without(token, describe_failure(exc))
         raise RegistrationFailed(
-            f"the inventory at {base_url} cannot be reached: {describe_failure(exc)}", permanent=False
+            f"the inventory at {base_url} cannot be reached: {reason}", permanent=False
         ) from exc
     if response.status_code not in (200, 201, 204):
         raise RegistrationFailed(
@@ -102,7 +105,16 @@ def summary(response: Response, token: Secret | None) -> str:
     said = response.text
     if response.has_redirect_location:
         said = f"(not followed) {response.headers['Location']}"
-    if token:
-        said = said.replace(token.reveal(), "***")
-    line = " ".join("".join(c if c.isprintable() else " " for c in said[:1000]).split())[:200]
-    return " ".join(f"{response.status_code} {response.reason_phrase} {line}".split())
+    line = without(token, f"{response.status_code} {response.reason_phrase} {said}")[:1000]
+    return " ".join("".join(c if c.isprintable() else " " for c in line).split())[:240]
+
+
+def without(token: Secret | None, text: str) -> str:
+    """`text` with *** for the token, also where an error page escaped it: for JSON, HTML or a URL."""
+    if not token:
+        return text
+    plain = token.reveal()
+    escaped = json.dumps(plain)[1:-1]
+    for form in (plain, escaped, escaped.replace("/", r"\/"), html.escape(plain), quote(plain, safe="")):
+        text = text.replace(form, "***")
+    return text

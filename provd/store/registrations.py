@@ -57,6 +57,11 @@ def told(db: Db, host_id: HostId) -> None:
     db.execute("DELETE FROM registrations WHERE host_id = ?", (host_id,))
 
 
+def try_anew(db: Db, at: datetime) -> None:
+    """Make all of them due, as if none had been tried."""
+    db.execute("UPDATE registrations SET attempts = 0, next_try_at = ?", (timestamp(at),))
+
+
 def failed(db: Db, host_id: HostId, error: str, next_try_at: datetime) -> None:
     db.execute(
         """UPDATE registrations SET attempts = attempts + 1, last_error = ?, next_try_at = ?

@@ -20,7 +20,10 @@ class Ended:
 
 
 async def provd(
-    *arguments: str, config: Path | None = None, environ: Mapping[str, str] | None = None, user: int | None = None
+    *arguments: str,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    user: int | None = None,
 ) -> Ended:
     """Run it until it ends. `user`: a uid, for the superuser to become."""
     command = [sys.executable, "-W", "error", "-m", "provd", *arguments]

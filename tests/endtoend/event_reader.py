@@ -1,4 +1,4 @@
-"""One browser's connection to `/events`, on a bare socket: what arrived, in which order, and when it ended."""
+"""One browser's connection to `/events`, on a bare socket: what arrived in which order, and when it ended."""
 
 import json
 import socket

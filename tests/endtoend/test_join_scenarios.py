@@ -314,13 +314,13 @@ def restarting_slowly(world: World) -> None:
 async def test_udp_that_is_blocked_ends_at_the_deadline_and_what_is_said_then_helps(world: World) -> None:
     """pvecm is stopped, the rest is named, and a human who obeys the commands can rebuild at once."""
     fault(udp_blocked=True)(world)
-    world.configure(lambda document: document.update(deadlines={"joining": "6s"}))
+    world.configure(lambda document: document.update(deadlines={"joining": "5s"}))
     await world.start()
     machine = world.machine()
     host, over = await world.whole_rebuild(machine)
     assert (host["state"], over["outcome"]) == ("failed", "failed")
     for words in (
-        "waited 6 s for the cluster to accept it",
+        "waited 5 s for the cluster to accept it",
         "seen last: pvecm: waiting for quorum",
         STRIKE_OUT,
     ):
@@ -351,7 +351,7 @@ async def on_member(world: World, command: str) -> None:
 
 async def test_a_cluster_that_changed_meanwhile_ends_at_the_deadline(world: World) -> None:
     """The newcomer's corosync stopped because of an old configuration: it is said that this may be."""
-    world.configure(lambda document: document.update(deadlines={"joining": "6s"}))
+    world.configure(lambda document: document.update(deadlines={"joining": "5s"}))
     machine, host, over = await rebuild(
         world, Scenario(name="", arrange=both(fault(config_bump_between=True), more_members(pve2=True)))
     )

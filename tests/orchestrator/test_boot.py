@@ -1,0 +1,257 @@
+"""The dangerous desk: who gets an answer, how often, and in which order it is written down and sent."""
+
+import json
+import tomllib
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import trio
+
+from provd.config import load_config
+from provd.daemon import open_parts
+from provd.domain.errors import BadDocument, NotYourTurn, StoreError
+from provd.domain.hosts import Host, HostId, HostOptions, Mac
+from provd.domain.lifecycle import State
+from provd.domain.operations import Kind
+from provd.domain.secrets import Secret
+from provd.store import hosts, operations
+from provd.store.database import now, timestamp
+from provd.web.parts import Parts
+
+EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
+MAC = Mac("02:00:00:00:00:01")
+SERVER_TYPES = """
+server_types:
+  nuc: {display_name: NUC, boot_disk: /dev/nvme0n1, management_nic: enp2s0, hostname_prefix: nuc}
+"""
+
+
+@pytest.fixture
+async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
+    (tmp_path / "provisioning.yaml").write_text((EXAMPLES / "provisioning.yaml").read_text())
+    (tmp_path / "server-types.yaml").write_text(SERVER_TYPES)
+    config = load_config(tmp_path / "provisioning.yaml", {"STATE_DIRECTORY": str(tmp_path / "state")})
+    async with open_parts(config, {}) as parts:
+        yield parts
+
+
+def posted(*macs: Mac, serial: str = "G6", release: str = "9.2", nic: str | None = None) -> bytes:
+    """What the installer of PVE 9.2 posts, upper-case MACs and all."""
+    return json.dumps(
+        {
+            "$schema": {"version": "1.0"},
+            "product": {"fullname": "Proxmox VE", "product": "pve", "enable_btrfs": True},
+            "iso": {"release": release, "isorelease": "1"},
+            "dmi": {
+                "system": {"serial": serial, "uuid": "1111", "name": "NUC"},
+                "baseboard": {},
+                "chassis": {},
+            },
+            "network_interfaces": [
+                {"link": nic or f"enp{number}s0", "mac": str(mac).upper()}
+                for number, mac in enumerate(macs, start=2)
+            ],
+        }
+    ).encode()
+
+
+async def arm(parts: Parts, mac: Mac = MAC, *, booted: bool = True) -> Host:
+    """A host with a rebuild under way, whose machine has fetched its script."""
+    host = await parts.enrolment.register(mac, "nuc", None, HostOptions(), "a test")
+    await parts.operations.start(host.id, Kind.REBUILD, "a test")
+    if booted:
+        await parts.desk.script(str(mac), "192.0.2.9")
+    return parts.fleet.host(host.id)
+
+
+def token_in(answer: bytes) -> Secret:
+    url: str = tomllib.loads(answer.decode())["post-installation-webhook"]["url"]
+    return Secret(url.partition("token=")[2])
+
+
+async def test_the_answer_ends_the_offer(parts: Parts) -> None:
+    """After the answer the same machine is sent to its own disk."""
+    host = await arm(parts)
+    assert "proxmox-start-auto-installer" in await parts.desk.script(str(MAC), "192.0.2.9")
+    await parts.desk.answer(posted(MAC), "192.0.2.9")
+    assert parts.fleet.host(host.id).state is State.INSTALLING
+    assert "proxmox-start-auto-installer" not in await parts.desk.script(str(MAC), "192.0.2.9")
+
+
+async def test_what_cannot_be_written_down_is_not_sent(parts: Parts) -> None:
+    """On a full disk there is no answer: the host stays armed, and its disk stays whole."""
+    host = await arm(parts)
+    # No more pages than there are, and the free space inside them used up.
+    await parts.store.write(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone())
+    filler = "INSERT INTO images VALUES (hex(randomblob(:size)), '', '', '', '')"
+    for size in (2000, 200, 20, 2):
+        with suppress(StoreError):
+            while True:
+                await parts.store.write(lambda db, size=size: db.execute(filler, {"size": size}))
+    with pytest.raises(StoreError):
+        await parts.desk.answer(posted(MAC), "192.0.2.9")
+    assert parts.fleet.host(host.id).state is State.PXE_BOOTED
+
+
+async def test_of_two_machines_that_claim_a_mac_one_is_answered(parts: Parts) -> None:
+    """Two requests at the same instant, from two machines: one answer exists, and one machine has it."""
+    await arm(parts)
+    answers: list[bytes] = []
+    refused: list[str] = []
+
+    async def ask(serial: str) -> None:
+        try:
+            answers.append(await parts.desk.answer(posted(MAC, serial=serial), f"192.0.2.{len(serial)}"))
+        except NotYourTurn as exc:
+            refused.append(str(exc))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(1, 11):
+            nursery.start_soon(ask, "x" * number)
+    assert (len(answers), len(refused)) == (1, 9)
+
+
+async def test_a_lost_answer_is_sent_again_a_few_times_and_soon(parts: Parts) -> None:
+    """The same bytes to the same address and machine; not a fourth time, not to another, not later."""
+    host = await arm(parts)
+    first = await parts.desk.answer(posted(MAC), "192.0.2.9")
+    for body, address in ((posted(MAC), "192.0.2.10"), (posted(MAC, serial="other"), "192.0.2.9")):
+        with pytest.raises(NotYourTurn):
+            await parts.desk.answer(body, address)
+    for _ in range(2):
+        assert await parts.desk.answer(posted(MAC), "192.0.2.9") == first
+    with pytest.raises(NotYourTurn):
+        await parts.desk.answer(posted(MAC), "192.0.2.9")
+    assert parts.fleet.host(host.id).state is State.INSTALLING
+
+
+async def test_after_two_minutes_an_answer_is_not_sent_again(parts: Parts) -> None:
+    """A machine that comes back late is not in the installation that was begun."""
+    await arm(parts)
+    await parts.desk.answer(posted(MAC), "192.0.2.9")
+    long_ago = timestamp(now() - timedelta(seconds=121))
+    await parts.store.write(lambda db: db.execute("UPDATE operations SET answered_at = ?", (long_ago,)))
+    with pytest.raises(NotYourTurn):
+        await parts.desk.answer(posted(MAC), "192.0.2.9")
+
+
+@pytest.mark.parametrize("booted", [False, None])
+async def test_who_was_not_sent_to_the_installer_gets_no_answer(parts: Parts, booted: bool | None) -> None:
+    """Neither a host that is only registered nor one that is armed but never fetched its script."""
+    if booted is None:
+        host = await parts.enrolment.register(MAC, "nuc", None, HostOptions(), "a test")
+    else:
+        host = await arm(parts, booted=False)
+    before = host.state
+    with pytest.raises(NotYourTurn):
+        await parts.desk.answer(posted(MAC), "192.0.2.9")
+    assert parts.fleet.host(host.id).state is before
+
+
+async def test_a_machine_with_the_macs_of_two_hosts_is_nobody(parts: Parts) -> None:
+    """A NIC that moved between machines must not decide which of them is wiped."""
+    other = Mac("02:00:00:00:00:02")
+    await arm(parts)
+    await arm(parts, other)
+    with pytest.raises(NotYourTurn):
+        await parts.desk.answer(posted(MAC, other), "192.0.2.9")
+
+
+async def test_a_stranger_is_noted_and_gets_nothing(parts: Parts) -> None:
+    """It appears among the sightings, for the operator to register."""
+    with pytest.raises(NotYourTurn):
+        await parts.desk.script(str(MAC).replace(":", "-").upper(), "192.0.2.77")
+    with pytest.raises(NotYourTurn):
+        await parts.desk.answer(posted(MAC), "192.0.2.78")
+    (seen,) = parts.store.read(hosts.sightings)
+    assert (seen.mac, seen.address, seen.times) == (MAC, "192.0.2.78", 2)
+
+
+async def test_an_installer_that_is_too_old_ends_the_operation_with_a_reason(parts: Parts) -> None:
+    """The disk is untouched, and the operator reads why."""
+    host = await arm(parts)
+    (operation,) = parts.store.read(operations.active)
+    with pytest.raises(NotYourTurn):
+        await parts.desk.answer(posted(MAC, release="8.2"), "192.0.2.9")
+    over = parts.store.read(lambda db: operations.get(db, operation.id))
+    assert over.outcome == "failed"
+    assert "8.2" in over.detail
+    assert parts.fleet.host(host.id).state is State.FAILED
+
+
+async def test_the_token_of_one_host_opens_no_other_and_dies_with_its_operation(parts: Parts) -> None:
+    """Bound to host and operation: wrong host, wrong token and a finished operation are all refused alike."""
+    host = await arm(parts)
+    other = await arm(parts, Mac("02:00:00:00:00:02"))
+    token = token_in(await parts.desk.answer(posted(MAC), "192.0.2.9"))
+    assert b"authorized_keys2" in parts.desk.first_boot_script(host.id, token)
+    for host_id, wrong in ((other.id, token), (host.id, Secret("wrong")), (HostId(99), token)):
+        with pytest.raises(NotYourTurn):
+            parts.desk.first_boot_script(host_id, wrong)
+        with pytest.raises(NotYourTurn):
+            await parts.desk.installed(host_id, wrong, b"{}")
+        with pytest.raises(NotYourTurn):
+            await parts.desk.phoned_home(host_id, wrong, b"{}")
+    (operation, _) = parts.store.read(operations.active)
+    await parts.operations.cancel(operation.id, "a test")
+    with pytest.raises(NotYourTurn):
+        parts.desk.first_boot_script(host.id, token)
+
+
+async def test_a_token_before_there_is_one_opens_nothing(parts: Parts) -> None:
+    """An armed host without an answer has no token, and the empty one is not it."""
+    host = await arm(parts)
+    with pytest.raises(NotYourTurn):
+        parts.desk.first_boot_script(host.id, Secret(""))
+
+
+async def test_a_report_that_is_none_changes_nothing(parts: Parts) -> None:
+    """With the right token and a wrong body the state stays, and the caller is told what is wrong."""
+    host = await arm(parts)
+    token = token_in(await parts.desk.answer(posted(MAC), "192.0.2.9"))
+    for body in (b"", b"[]", b'{"fqdn": 7}', b"\xff"):
+        with pytest.raises(BadDocument):
+            await parts.desk.installed(host.id, token, body)
+        with pytest.raises(BadDocument):
+            await parts.desk.phoned_home(host.id, token, body)
+    assert parts.fleet.host(host.id).state is State.INSTALLING
+
+
+async def test_a_later_call_home_cannot_move_the_host(parts: Parts) -> None:
+    """Where the host lives is told once; a second call, or one with other keys, is only written down."""
+    host = await arm(parts)
+    token = token_in(await parts.desk.answer(posted(MAC), "192.0.2.9"))
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE"
+
+    def call(ip: str) -> bytes:
+        return json.dumps(
+            {
+                "ip": ip,
+                "uuid": "4c4c4544-0042-3510-8052-b4c04f4d3132",
+                "mac": str(MAC),
+                "hostname": host.hostname,
+                "host_keys": [key],
+                "reboot_needed": False,
+            }
+        ).encode()
+
+    await parts.desk.phoned_home(host.id, token, call("192.0.2.21"))
+    await parts.desk.phoned_home(host.id, token, call("192.0.2.66"))
+    assert parts.fleet.host(host.id).ip == ip_address("192.0.2.21")
+    assert parts.store.read(lambda db: hosts.host_keys(db, host.id)) == (key,)
+
+
+async def test_a_machine_that_reboots_again_and_again_does_not_fill_the_history(parts: Parts) -> None:
+    """A host that boots its own disk is noted once a minute, however often it asks."""
+    await parts.enrolment.register(MAC, "nuc", None, HostOptions(), "a test")
+    ring = parts.bell.next()
+    await parts.desk.script(str(MAC), "192.0.2.9")
+    assert ring.is_set()
+    ring = parts.bell.next()
+    for _ in range(20):
+        await parts.desk.script(str(MAC), "192.0.2.9")
+    assert not ring.is_set()
