@@ -38,7 +38,12 @@ class Inventory:
     answer: Callable[[str], bytes] = lambda authorization: b"HTTP/1.1 204 No Content\r\n\r\n"
     """Bytes as they go out, for what came in as `Authorization`."""
     told: list[Told] = field(factory=list)
+    may_answer: trio.Event = field(factory=trio.Event)
+    """Set from the beginning; a test may put another one here to keep provd waiting."""
     _more: trio.Event = field(factory=trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.may_answer.set()
 
     @property
     def base_url(self) -> str:
@@ -69,10 +74,11 @@ class Inventory:
                     body += event.data
             assert request is not None
             told = read(request, body)
-            await stream.send_all(self.answer(told.authorization))
             self.told.append(told)
             self._more.set()
             self._more = trio.Event()
+            await self.may_answer.wait()
+            await stream.send_all(self.answer(told.authorization))
 
 
 def read(request: h11.Request, body: bytes) -> Told:
