@@ -2,17 +2,20 @@
 
 import argparse
 import os
+import pwd
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
 
 from provd import __version__, daemon, journal
-from provd.config import Config, describe, load_config
-from provd.domain.errors import ConfigError, ProvdError, leaves_of
+from provd.config import Config, describe, load_config, read_credential
+from provd.domain.errors import ConfigError, ProvdError, Refused, leaves_of
 from provd.server_types import load_server_types
-from provd.store.database import open_store
+from provd.store.database import Store, open_store
 from provd.web import access
 
 EXIT_FAILED = 1
@@ -69,32 +72,36 @@ def add(one: argparse.ArgumentParser, command: Command, *names: str) -> None:
 
 
 def serve(config: Config, _: argparse.Namespace) -> None:
+    must_be_ours(config.paths.state_dir)
     journal.set_up(sys.stderr, os.environ)
     trio.run(daemon.run, config, os.environ)
 
 
 def check_config(config: Config, _: argparse.Namespace) -> None:
+    credentials = daemon.credentials_dir(os.environ)
+    read_credential(config.credentials.cluster_password_file, "cluster-password", credentials)
+    read_credential(config.credentials.infrastructure_token_file, "infrastructure-token", credentials)
     types = load_server_types(config.paths.server_types)
     print(describe(config))
     print(f"{config.paths.server_types}: {len(types)} server types: {', '.join(sorted(types))}")
 
 
 def sign_in(config: Config, _: argparse.Namespace) -> None:
-    with open_store(daemon.database_path(config)) as store:
+    with open_state(config) as store:
         link = trio.run(access.create_sign_in_link, store, config.server.public_url)
     print(link.reveal())
     print("It signs one browser in, within a quarter of an hour.", file=sys.stderr)
 
 
 def create_token(config: Config, options: argparse.Namespace) -> None:
-    with open_store(daemon.database_path(config)) as store:
+    with open_state(config) as store:
         token = trio.run(access.create_token, store, options.name)
     print(token.reveal())
     print("Keep it now: provd stores only a hash of it.", file=sys.stderr)
 
 
 def list_tokens(config: Config, _: argparse.Namespace) -> None:
-    with open_store(daemon.database_path(config)) as store:
+    with open_state(config) as store:
         for token in access.list_tokens(store):
             used = f"{token.last_used_at:%Y-%m-%d %H:%M}" if token.last_used_at else "never"
             state = "revoked" if token.revoked_at else "valid"
@@ -102,6 +109,29 @@ def list_tokens(config: Config, _: argparse.Namespace) -> None:
 
 
 def revoke_token(config: Config, options: argparse.Namespace) -> None:
-    with open_store(daemon.database_path(config)) as store:
+    with open_state(config) as store:
         trio.run(access.revoke_token, store, options.name)
     print(f"{options.name} is refused from now on")
+
+
+@contextmanager
+def open_state(config: Config) -> Iterator[Store]:
+    """The database, beside a daemon that may be running."""
+    must_be_ours(config.paths.state_dir)
+    with open_store(daemon.database_path(config)) as store:
+        yield store
+
+
+def must_be_ours(directory: Path) -> None:
+    """Raise `Refused` for root where another user's state is: that user could not open what root writes.
+
+    Nobody else needs such care; they fail at the first file.
+    """
+    if os.geteuid() != 0 or not directory.exists() or (uid := directory.stat().st_uid) == 0:
+        return
+    try:
+        owner = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        owner = f"#{uid}"
+    as_owner = shlex.join(["runuser", "-u", owner, "--", "provd", *sys.argv[1:]])
+    raise Refused(f"{directory} belongs to {owner}, who cannot open what root writes there; run {as_owner}")

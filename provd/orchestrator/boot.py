@@ -237,15 +237,6 @@ class BootDesk:
             if before is host.state:
                 return
             hosts.set_address(change.db, host_id, call.ip, call.hardware_id)
-            if call.reboot_needed:
-                change.note(
-                    News(
-                        event="host.reboot_needed",
-                        message="IOMMU and vfio are set up; the kernel takes them up at the next reboot",
-                        level=Level.WARNING,
-                        host_id=host_id,
-                    )
-                )
             # What the installer reported was pinned and stays; only a lost report is made good.
             if before is State.INSTALLING:
                 hosts.set_host_keys(change.db, host_id, call.host_keys)

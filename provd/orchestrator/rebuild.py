@@ -23,7 +23,14 @@ from attrs import frozen
 
 from provd.config import Config
 from provd.domain.activity import Level, News
-from provd.domain.errors import Conflict, DeadlinePassed, JoinFailed, OutsideFailed, SshFailed
+from provd.domain.errors import (
+    Conflict,
+    DeadlinePassed,
+    HostKeyMismatch,
+    JoinFailed,
+    OutsideFailed,
+    SshFailed,
+)
 from provd.domain.hosts import Host, HostId, OperationId
 from provd.domain.lifecycle import SETTLED, Fact, State, has_reached
 from provd.domain.operations import Operation
@@ -32,6 +39,7 @@ from provd.orchestrator.fleet import Change, Fleet
 from provd.orchestrator.joining import Cluster, Door, Join
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.proxmox import join
+from provd.proxmox.first_boot import restart_command
 from provd.remote.keys import KeyPair, Seal
 from provd.remote.ssh import AuthRefused
 from provd.server_types import ServerTypeBook
@@ -86,6 +94,9 @@ WAITS: Mapping[State, Wait] = {
 }
 
 
+RESTART_SECONDS = 2.0
+"""Between two looks at a host that is to restart: it answers for a moment longer."""
+
 HOST_SECONDS = 10.0
 CLUSTER_SECONDS = 4.0
 """How long to wait for the host, and then for the cluster, when a join came to nothing. Stopping pvecm
@@ -138,6 +149,7 @@ class Rebuild:
 
         door = self._door(operation)
         with self._deadline(host_id, State.FIRST_BOOT):
+            await self._restart_where_wanted(host_id, door)
             await self._look_inside(host_id, door)
         password = await self._password(operation)
 
@@ -199,8 +211,25 @@ class Rebuild:
         with self._deadline(host_id, state):
             await self._fleet.reached(host_id, WAITS[state].goal)
 
+    async def _restart_where_wanted(self, host_id: HostId, door: Door) -> None:
+        """Until the host runs with the kernel command line that its first boot gave it."""
+        said = False
+        while True:
+            try:
+                async with door.open() as session:
+                    if not (await session.run(restart_command())).stdout.strip():
+                        return
+            except (AuthRefused, HostKeyMismatch):
+                raise
+            except SshFailed:
+                pass  # it went down under us
+            if not said:
+                await self._note(host_id, "restarts once, for the kernel to take up IOMMU and vfio")
+                said = True
+            await trio.sleep(RESTART_SECONDS)
+
     async def _look_inside(self, host_id: HostId, door: Door) -> None:
-        """Prove that the host which called home is the one that was installed, and lets us in."""
+        """What on the host stands in the way of a clean join is said; pvecm decides."""
         async with door.open() as session:
             warnings = (await session.run(join.readiness_command(door.key.body))).stdout
         for warning in warnings.splitlines():

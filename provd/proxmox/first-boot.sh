@@ -144,6 +144,14 @@ reboot_needed() {
     return 1
 }
 
+# provd restarts the host before it joins. Asked for once, and in /run, which a restart empties.
+ask_for_restart() {
+    asked="${stored%/*}/provd-restart-asked"
+    if reboot_needed && [ ! -e "$asked" ]; then
+        mkdir -p "${asked%/*}" "$root/run" && : >"$asked" && : >"$root/run/provd-restart-wanted"
+    fi
+}
+
 # --- the call home -------------------------------------------------------------------------------
 
 # What /etc/network/interfaces says of vmbr0: the first word behind $1.
@@ -249,5 +257,6 @@ let_provd_in || say "could not store provd's key"
 forget_initrd
 [ "$gpu" = yes ] && prepare_gpu
 refresh_boot_loader
+ask_for_restart
 phone_home
 exit 0

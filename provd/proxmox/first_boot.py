@@ -68,3 +68,15 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     if unused:
         raise KeyError(f"the template has no place for {', '.join(sorted(unused))}")
     return _PLACEHOLDER.sub(lambda match: quote(values[match[1]]), template)
+
+
+_RESTART = """\
+[ -e "${PROVD_ROOT:-}/run/provd-restart-wanted" ] || exit 0
+echo restarting
+systemctl reboot
+"""
+
+
+def restart_command() -> str:
+    """Restart the host where its first boot asked for it, and say so; otherwise say nothing."""
+    return f"sh -c {quote(_RESTART)}"

@@ -60,18 +60,23 @@ class EventReader:
             self.ended.set()
             self._more.set()
 
+    async def more(self) -> None:
+        """Until something arrives that was not there when this was called, or it has ended."""
+        if not self.ended.is_set():
+            await self._more.wait()
+
     async def until(self, words: str) -> None:
         """Until `words` have arrived."""
         with trio.fail_after(PATIENCE):
             while words.encode() not in self.raw:
                 assert not self.ended.is_set(), f"ended before {words!r}"
-                await self._more.wait()
+                await self.more()
 
     async def until_id(self, number: int) -> None:
         with trio.fail_after(PATIENCE):
             while not self.ids or self.ids[-1] < number:
                 assert not self.ended.is_set(), f"ended before event {number}"
-                await self._more.wait()
+                await self.more()
 
 
 @asynccontextmanager

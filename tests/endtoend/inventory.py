@@ -5,6 +5,7 @@ It can be down, say no, talk nonsense and come back, as the test tells it.
 
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -79,6 +80,18 @@ class Inventory:
             self._more = trio.Event()
             await self.may_answer.wait()
             await stream.send_all(self.answer(told.authorization))
+
+
+def new_inventory() -> Inventory:
+    """One that is down, on a port of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return Inventory(free.getsockname()[1])
+
+
+def plain(status: str, body: str) -> bytes:
+    """An answer, e.g. of "401 Unauthorized"."""
+    content = body.encode()
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 def read(request: h11.Request, body: bytes) -> Told:

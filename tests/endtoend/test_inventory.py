@@ -2,7 +2,6 @@
 
 import html
 import json
-import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,14 +10,9 @@ from urllib.parse import quote
 import pytest
 import trio
 
-from endtoend.inventory import TOKEN, TYPE_ID, Inventory, use_inventory
+from endtoend.inventory import TOKEN, TYPE_ID, Inventory, new_inventory, plain, use_inventory
 from endtoend.world import PATIENCE, World
 from provd.remote.inventory import FIRST_DELAY
-
-
-def new_inventory() -> Inventory:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return Inventory(listener.getsockname()[1])
 
 
 async def test_the_inventory_is_told_once(world: World) -> None:
@@ -61,11 +55,6 @@ async def test_an_inventory_that_is_down_is_told_when_it_is_back(world: World) -
         await world.heard(operation, "nuc1 is in the inventory")
     assert (await world.host(host))["inventory_pending"] is False
     assert len(inventory.told) == 1
-
-
-def plain(status: str, body: str) -> bytes:
-    content = body.encode()
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 ANSWERS: dict[str, Callable[[str], bytes]] = {
@@ -113,7 +102,8 @@ async def test_a_host_that_is_removed_while_the_inventory_is_asked(world: World)
     await world.stop()
     with closing(sqlite3.connect(world.lab.directory / "state" / "provd.db")) as db, db:
         db.execute(
-            "INSERT INTO registrations (host_id, hardware_id, hostname, ip, mac, server_type_id, next_try_at) "
+            "INSERT INTO registrations "
+            "(host_id, hardware_id, hostname, ip, mac, server_type_id, next_try_at) "
             "SELECT id, 'mac-' || mac, hostname, '127.77.1.1', mac, 'x', registered_at FROM hosts"
         )
     inventory.may_answer = trio.Event()

@@ -324,7 +324,7 @@ async def test_an_sshd_left_behind_is_ended(make: Callable[..., Machine]) -> Non
                 assert b"listening" in await left.stderr.receive_some()
         await run_until(machine, Phase.IDLE)
         assert await left.wait() == -signal.SIGKILL
-        (machine.root / "run/sshd.pid").write_text(f"{os.getpid()}\n")
+        (machine.root / ".sshd.pid").write_text(f"{os.getpid()}\n")
         await run_until(machine, Phase.INSTALLED_SYSTEM)
 
 

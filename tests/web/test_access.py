@@ -270,7 +270,7 @@ async def test_sign_in_by_link_and_form(store: Store) -> None:
     refused = await other.post("/sign-in", form={"token": token}, headers=ORIGIN)
     assert refused.status_code == 401
     assert "Set-Cookie" not in refused.headers
-    assert "provd token sign-in" in await refused.get_data(as_text=True)
+    assert "provd sign-in" in await refused.get_data(as_text=True)
 
 
 async def test_sign_out_ends_the_session_itself(store: Store) -> None:
@@ -308,7 +308,7 @@ async def test_token_in_the_url_is_escaped(store: Store) -> None:
 async def test_sign_in_page_without_a_token_explains(store: Store) -> None:
     """A stranger learns how to get a link; with `auth: off` there is nothing to sign in to."""
     page = await app(store).test_client().get("/sign-in", headers=HOST)
-    assert "provd token sign-in" in await page.get_data(as_text=True)
+    assert "provd sign-in" in await page.get_data(as_text=True)
     open_house = await app(store, auth=False).test_client().get("/sign-in", headers=HOST)
     assert open_house.headers["Location"] == "/"
 

@@ -55,6 +55,7 @@ def run_add(machine: Machine, cluster: Cluster, call: Call) -> int:
 def running_here(machine: Machine) -> Iterator[None]:
     """Let `stop_pvecm` find this process: the lock says that the number in the file's name is still ours."""
     file = machine.root / f"run/pvecm/{os.getpid()}.pid"
+    file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:

@@ -123,7 +123,6 @@ def install_pve_tools(
         "usr/local/bin",
         "var/lock",
         "var/log/pve/tasks",
-        "run/pvecm",
     ):
         (machine.root / directory).mkdir(parents=True, exist_ok=True)
     for directory in ("root", "root/.ssh", "var/lib/pve-cluster/backup"):

@@ -1,4 +1,7 @@
-"""ROOT/sys and ROOT/proc: what the kernel of an installed machine shows of the hardware and of its start."""
+"""ROOT/sys and ROOT/proc: what the kernel of an installed machine shows of the hardware and of its start.
+
+ROOT/run is emptied beside them, a tmpfs in the original.
+"""
 
 import re
 import shutil
@@ -12,9 +15,10 @@ _LINK_NAME = re.compile(r"[^\s/:]{1,15}")
 
 
 def write_kernel_view(root: Path, hardware: Hardware, *, pins: Mapping[str, str], bridged: str) -> None:
-    """Make both anew, as each boot does. `bridged` is the MAC of the NIC that is a port of vmbr0."""
-    for directory in ("sys", "proc"):
+    """Make them anew, as each boot does. `bridged` is the MAC of the NIC that is a port of vmbr0."""
+    for directory in ("sys", "proc", "run"):
         shutil.rmtree(root / directory, ignore_errors=True)
+        (root / directory).mkdir()
     groups = (("product", hardware.system), ("board", hardware.baseboard), ("chassis", hardware.chassis))
     for prefix, group in groups:
         for key, value in group.items():

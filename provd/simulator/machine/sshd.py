@@ -79,7 +79,7 @@ def end_leftover(root: Path) -> None:
     The pid counts only if that process still runs with this root's configuration.
     """
     try:
-        pid = int((root / "run/sshd.pid").read_text())
+        pid = int((root / ".sshd.pid").read_text())
     except (OSError, ValueError):
         return
     shown = subprocess.run(["ps", "-p", str(pid), "-ww", "-o", "args="], capture_output=True, text=True)
@@ -103,7 +103,7 @@ def _configuration(root: Path, ip: str, port: int, environment: Mapping[str, str
         [
             f"ListenAddress {ip}:{port}",
             *(f'HostKey "{key}"' for key in keys),
-            f'PidFile "{root}/run/sshd.pid"',
+            f'PidFile "{root}/.sshd.pid"',
             f'AuthorizedKeysFile "{root}/root/.ssh/authorized_keys" "{root}/root/.ssh/authorized_keys2"',
             f"SetEnv {variables}",
             "PermitRootLogin yes",
