@@ -22,7 +22,7 @@ from attrs import define, frozen
 from provd.domain.errors import ClusterFailed, HostKeyMismatch, JoinFailed, SshFailed
 from provd.domain.hosts import IPAddress, OperationId
 from provd.domain.secrets import Secret
-from provd.proxmox import join
+from provd.proxmox import join, temporary_key
 from provd.proxmox.cluster import ClusterStatus, ConfigNode, Member, open_member
 from provd.remote.keys import KeyPair
 from provd.remote.ssh import AuthRefused, Session, connect
@@ -179,8 +179,8 @@ class Join:
 
     async def _remove_key(self, session: Session) -> None:
         body = self.door.key.body
-        await session.run(join.remove_key_command(body))
-        left = (await session.run(join.find_key_command(body))).stdout.strip()
+        await session.run(temporary_key.remove_key_command(body))
+        left = (await session.run(temporary_key.find_key_command(body))).stdout.strip()
         if left:
             raise JoinFailed(
                 f"{self.hostname} joined, but provd's temporary key is still in {', '.join(left.split())}: "

@@ -38,7 +38,7 @@ from provd.domain.secrets import Secret
 from provd.orchestrator.fleet import Change, Fleet
 from provd.orchestrator.joining import Cluster, Door, Join
 from provd.orchestrator.passwords import ClusterPasswords
-from provd.proxmox import join
+from provd.proxmox import join, temporary_key
 from provd.proxmox.first_boot import restart_command
 from provd.remote.keys import KeyPair, Seal
 from provd.remote.ssh import AuthRefused
@@ -231,7 +231,7 @@ class Rebuild:
     async def _look_inside(self, host_id: HostId, door: Door) -> None:
         """What on the host stands in the way of a clean join is said; pvecm decides."""
         async with door.open() as session:
-            warnings = (await session.run(join.readiness_command(door.key.body))).stdout
+            warnings = (await session.run(temporary_key.readiness_command(door.key.body))).stdout
         for warning in warnings.splitlines():
             await self._note(host_id, f"before the join: {warning}", Level.WARNING)
 
@@ -307,7 +307,7 @@ class Rebuild:
             with trio.fail_after(HOST_SECONDS):
                 async with door.open() as session:
                     await session.run(join.stop_command(operation_id=operation.id))
-                    await session.run(join.remove_key_command(door.key.body))
+                    await session.run(temporary_key.remove_key_command(door.key.body))
                     await session.run(join.cleanup_command(operation_id=operation.id))
             await self._note(host.id, "took the temporary key off the host")
         except AuthRefused:

@@ -14,6 +14,7 @@ from provd.domain.errors import Invalid
 from provd.domain.hosts import parse_hostname
 from provd.domain.installation import parse_ssh_public_key
 from provd.domain.secrets import Secret
+from provd.proxmox.remote_shell import shell
 
 TEMPLATE = files("provd.proxmox").joinpath("first-boot.sh").read_text("utf-8")
 _PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
@@ -79,4 +80,4 @@ systemctl reboot
 
 def restart_command() -> str:
     """Restart the host where its first boot asked for it, and say so; otherwise say nothing."""
-    return f"sh -c {quote(_RESTART)}"
+    return shell(_RESTART)

@@ -64,6 +64,16 @@ class Detective:
             await client.get(path)
         self.look_at_files("state")
 
+    async def knock_once_more(self) -> None:
+        """As a machine that shows its token when the operation is over; nothing may say it again."""
+        token = self.secrets["machine token"].decode()
+        path = f"/api/hosts/1/first-boot-script?token={token}"
+        assert (await self.world.client.get(path, headers={"Authorization": ""})).status_code == 404
+        headers = {"Authorization": f"Bearer {token}"}
+        for where in ("/api/hosts/1/installed", "/api/hosts/1/phone-home"):
+            knocked = await self.world.client.post(where, json={"token": token}, headers=headers)
+            assert knocked.status_code == 404
+
     async def write_down(self, response: httpx.Response) -> None:
         """For the client: whatever it is answered, with all headers."""
         body = await response.aread()
@@ -161,6 +171,7 @@ async def watched(world: World) -> AsyncIterator[Detective]:
         nursery.start_soon(detective.look_at_processes)
         nursery.start_soon(look_whenever_something_happens, detective, events)
         yield detective
+        await detective.knock_once_more()
         await detective.look_as_a_browser()
         await world.kill()  # so that the write-ahead log is still there
         with trio.fail_after(PATIENCE):

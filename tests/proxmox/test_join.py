@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from provd.domain.errors import BadDocument, Invalid
 from provd.domain.hosts import OperationId
-from provd.proxmox import join
-from provd.proxmox.join import CAUSES, Joined, JoinRefused, Progress, StillJoining, explain, judge
+from provd.proxmox import join, temporary_key
+from provd.proxmox.join import Joined, JoinRefused, Progress, StillJoining, judge
+from provd.proxmox.join_words import CAUSES, explain
 from provd.simulator.cluster import Machine, first_boot_updatecerts
 from simulator.cluster_lab import EPHEMERAL, MEMBER, NEWCOMER, PASSWORD, Lab, open_lab
 
@@ -706,17 +707,17 @@ KEYS2, HOME, ORG, SHARED = (
 
 
 async def find(node: Node) -> list[str]:
-    done = await node.run(join.find_key_command(KEY_BODY))
+    done = await node.run(temporary_key.find_key_command(KEY_BODY))
     assert (done.err, done.status) == ("", 0)
     return done.out.splitlines()
 
 
 async def remove(node: Node) -> int:
-    return (await node.run(join.remove_key_command(KEY_BODY))).status
+    return (await node.run(temporary_key.remove_key_command(KEY_BODY))).status
 
 
 async def warnings(node: Node) -> str:
-    done = await node.run(join.readiness_command(KEY_BODY))
+    done = await node.run(temporary_key.readiness_command(KEY_BODY))
     assert done.err == ""
     return done.out
 
@@ -844,6 +845,10 @@ def test_what_pvecm_could_misread_is_refused(node: str, fingerprint: str, link0:
 @pytest.mark.parametrize("body", ["", "AAAA", f"{KEY_BODY} x", "*" * 50, f"{KEY_BODY}\n"])
 def test_what_is_no_key_is_not_searched_for(body: str) -> None:
     """An empty or short text would match other people's lines."""
-    for command in (join.remove_key_command, join.find_key_command, join.readiness_command):
+    for command in (
+        temporary_key.remove_key_command,
+        temporary_key.find_key_command,
+        temporary_key.readiness_command,
+    ):
         with pytest.raises(Invalid):
             command(body)
