@@ -120,6 +120,7 @@ class BootDesk:
     async def _answer_once(self, party: _Party, machine: SystemInfo, asker: str) -> bytes:
         host, operation = party.host, party.operation
         token = Secret.random()
+        unfit: CannotInstall | Invalid | None = None
         try:
             plan = make_plan(self._config, self._server_type(host), host)
             nic = management_mac(plan, machine, host.mac)
@@ -131,8 +132,10 @@ class BootDesk:
                 first_boot_url=self._machine_url(host, "first-boot-script", token),
             ).encode()
         except (CannotInstall, Invalid) as exc:
-            await self._runner.fail(operation.id, exc)
-            raise NotYourTurn(str(exc)) from exc
+            unfit = exc
+        if unfit is not None:
+            await self._runner.fail(operation.id, unfit)
+            raise NotYourTurn(str(unfit)) from unfit
 
         def disarm(change: Change) -> None:
             # Looked at again inside the transaction: of many requests at once, one finds it armed.

@@ -105,8 +105,12 @@ class Operations:
         return self._fleet.store.read(lambda db: operations.get(db, operation_id))
 
     async def fail(self, operation_id: OperationId, error: ProvdError) -> None:
-        """End it because of something that its own task cannot see; return when it is over."""
-        await self._end(operation_id, Outcome.FAILED, str(error))
+        """End it because of something that its own task cannot see; return when it is over.
+
+        Nothing happens to one that is over already: then something else was seen first.
+        """
+        if operation_id in self._live:
+            await self._end(operation_id, Outcome.FAILED, str(error))
 
     async def _end(self, operation_id: OperationId, outcome: Outcome, detail: str) -> None:
         live = self._live.get(operation_id)

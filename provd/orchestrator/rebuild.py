@@ -158,11 +158,13 @@ class Rebuild:
         try:
             with self._deadline(host_id, State.JOINING):
                 await attempt.run()
+            return
         except (DeadlinePassed, JoinFailed) as exc:
-            seen = [f"seen last: {attempt.seen_last}"] if isinstance(exc, DeadlinePassed) else []
-            left = await self._take_back(attempt)
-            self._remains_told.add(operation.id)
-            raise type(exc)("; ".join([str(exc), *seen, *left])) from exc
+            failure = exc
+        seen = [f"seen last: {attempt.seen_last}"] if isinstance(failure, DeadlinePassed) else []
+        left = await self._take_back(attempt)
+        self._remains_told.add(operation.id)
+        raise type(failure)("; ".join([str(failure), *seen, *left])) from failure
 
     async def _take_turn(self, host_id: HostId) -> None:
         """Take the host to `joining` when no other is there any more.

@@ -149,7 +149,8 @@ async def test_a_revoked_reader_is_ended_and_the_others_hear_the_heart_beat(worl
         await world.register(world.machine())
         for reader in (quiet, good):
             await reader.until("host.registered")
-        await busy.ended.wait()
+        with trio.fail_after(5):
+            await busy.ended.wait()
         assert busy.ids == []
         assert (await provd("token", "revoke", "b", config=world.lab.configuration)).status == 0
         await good.until(": beat")

@@ -119,7 +119,7 @@ async def assert_nothing_lingers(world: World, machine: Machine) -> None:
     for file in (machine.root / "root/.ssh").iterdir():
         assert not file.is_file() or ours not in file.read_text(), file
     assert ours not in " ".join(world.cluster.authorized_keys())
-    assert not any(map(is_running, (machine.root / "run/pvecm").iterdir()))
+    assert not any(map(is_running, (machine.root / "run/pvecm").glob("*.pid")))
     assert world.rows("SELECT * FROM locks") == []
     told = world.rows("SELECT group_concat(message) FROM activity")[0][0] + world.log.read_text()
     assert world.password not in told
