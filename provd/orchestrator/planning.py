@@ -27,8 +27,8 @@ def make_plan(config: Config, server_type: ServerType, host: Host) -> InstallPla
         root_password_hash=config.credentials.root_password_hash,
         root_ssh_keys=config.credentials.root_ssh_keys,
     )
-    if plan.filesystem in ("ext4", "xfs"):
-        plan = evolve(plan, raid=None)
+    if plan.filesystem in ("ext4", "xfs") and host.options.raid is None:
+        plan = evolve(plan, raid=None)  # what was inherited was meant for another file system
     check_plan(plan)
     return plan
 

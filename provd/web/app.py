@@ -13,7 +13,9 @@ ROWS_AT_ONCE = 200
 
 
 class IdConverter(IntegerConverter):
-    """A row's number: what SQLite can hold, and no more digits than that."""
+    """A row's number: what SQLite can hold, in ASCII digits."""
+
+    regex = "[0-9]+"
 
     def __init__(self, map: Map) -> None:
         super().__init__(map, min=1, max=2**53)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from werkzeug.exceptions import NotFound
 
 from provd.config import load_config
 from provd.daemon import open_parts
@@ -46,6 +47,17 @@ async def test_every_promised_path_is_there_and_every_path_has_its_class(tmp_pat
             for method in rule.methods or ()
         }
         assert routes >= PROMISED
+
+
+async def test_a_number_in_a_path_is_written_in_ascii(tmp_path: Path) -> None:
+    """Other scripts' digits, a sign or too many of them are no host's number."""
+    config = load_config(EXAMPLES / "provisioning.yaml", {"STATE_DIRECTORY": str(tmp_path)})
+    async with open_parts(config, {}) as parts:
+        urls = create_app(parts).url_map.bind("localhost")
+        assert urls.match("/api/hosts/1")[1] == {"host_id": 1}
+        for number in ("\N{ARABIC-INDIC DIGIT ONE}", "-1", "0", "1" + "0" * 30, "1.0"):
+            with pytest.raises(NotFound):
+                urls.match(f"/api/hosts/{number}")
 
 
 def test_the_web_room_runs_on_trio_alone() -> None:
