@@ -4,11 +4,12 @@ What must outlive others is opened outside them. The database is outermost, beca
 an operation is written there; the listeners are innermost, and stop first.
 """
 
+import fcntl
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -51,29 +52,42 @@ async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
             "pxe.enabled: this version has no DHCP and TFTP of its own yet; set it to false and let "
             f"your DHCP server chain-load iPXE to {config.server.public_url}/ipxe/${{mac}}"
         )
+    if config.installer_url.startswith(config.server.public_url):
+        log.warning(
+            "proxmox.installer_url is not set: machines are sent to %s, where nothing is served yet",
+            config.installer_url,
+        )
     first_start = not database_path(config).exists()
-    async with open_parts(config, environ) as parts, trio.open_nursery() as services:
-        await services.start(stop_on_signal, services.cancel_scope, parts)
-        await services.start(parts.book.watch, lambda: tell_of_types(parts))
-        await let_in(parts, environ, first_start)
+    with sole_daemon(config.paths.state_dir), closing(server.listen(config.server.listen)) as socket:
+        async with open_parts(config, environ) as parts, trio.open_nursery() as services:
+            await services.start(stop_on_signal, services.cancel_scope, parts)
+            await services.start(parts.book.watch, lambda: tell_of_types(parts))
+            await let_in(parts, environ, first_start)
 
-        parts.operations.resume()
-        services.start_soon(deliver_to_inventory, parts, environ)
-        socket = server.listen(config.server.listen)
-        await services.start(server.serve, create_app(parts), [socket])
-        log.info("listening on %s; open %s", config.server.listen, config.server.public_url)
-        if config.installer_url.startswith(config.server.public_url):
-            log.warning(
-                "proxmox.installer_url is not set: machines are sent to %s, where this version serves "
-                "nothing yet",
-                config.installer_url,
-            )
+            parts.operations.resume()
+            services.start_soon(deliver_to_inventory, parts, environ)
+            await services.start(server.serve, create_app(parts), [socket])
+            log.info("listening on %s; open %s", config.server.listen, config.server.public_url)
 
-        services.start_soon(systemd.feed_watchdog, systemd.watchdog_interval(environ))
-        services.start_soon(forget_old_activity, parts)
-        systemd.notify("READY=1")
-    systemd.notify("STOPPING=1")
+            services.start_soon(systemd.feed_watchdog, systemd.watchdog_interval(environ))
+            services.start_soon(forget_old_activity, parts)
+            systemd.notify("READY=1")
     log.info("stopped; what was going on will be taken up at the next start")
+
+
+@contextmanager
+def sole_daemon(state_dir: Path) -> Iterator[None]:
+    """Two daemons on one database would each take up the same operations. Raises `ConfigError`.
+
+    The kernel gives the lock back however the process ends.
+    """
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (state_dir / "provd.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise ConfigError(f"another provd is running on {state_dir}") from exc
+        yield
 
 
 @asynccontextmanager
@@ -163,6 +177,7 @@ async def stop_on_signal(
                 continue
             name = signal.Signals(number).name
             log.info("%s: stopping", name)
+            systemd.notify("STOPPING=1")
             everything.cancel(reason=name)
 
 

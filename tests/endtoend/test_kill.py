@@ -1,5 +1,6 @@
 """kill -9, at every step: the next start takes the operation up, and it finishes."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,24 @@ async def test_a_graceful_stop_takes_the_same_way_back(world: World) -> None:
     assert world.rows("SELECT outcome FROM operations") == [(None,)]
     await world.start()
     assert (await world.until_over(operation))["outcome"] == "done", await world.story(operation)
+
+
+async def test_a_second_daemon_on_the_same_state_is_refused(world: World) -> None:
+    """It would take up the same operations; it ends with a sentence, and the first one goes on."""
+    await world.start()
+    first = world.daemon
+
+    def elsewhere(document: dict[str, dict[str, str]]) -> None:
+        document["server"]["listen"] = "127.0.0.1:0"
+
+    world.configure(elsewhere)
+    second = await trio.run_process(
+        [sys.executable, "-m", "provd", "serve", "--config", str(world.lab.configuration)],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert b"another provd is running" in second.stderr
+    assert first is not None
+    assert first.poll() is None
