@@ -48,6 +48,7 @@ class Evidence:
 def forms(secret: bytes) -> dict[str, bytes]:
     """How a secret may look by the time it is written somewhere."""
     text = secret.decode("latin-1")
+    each = [repr(bytes([byte]))[2:-1].encode() for byte in secret]
     forms = {
         "plain": secret,
         "hex": secret.hex().encode(),
@@ -57,7 +58,9 @@ def forms(secret: bytes) -> dict[str, bytes]:
         "for JSON": json.dumps(text)[1:-1].encode(),
         "for JSON with \\/": json.dumps(text)[1:-1].replace("/", r"\/").encode(),
         "for HTML": html.escape(text).encode("latin-1"),
-        "repr": repr(secret)[2:-1].encode(),
+        "repr": b"".join(each),
+        # Where the whole holds both kinds of quotes.
+        "repr with \\'": b"".join(rb"\'" if one == b"'" else one for one in each),
     }
     # In the middle of something longer it has one of three forms, by where it begins.
     for offset in range(3):

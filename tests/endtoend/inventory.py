@@ -36,7 +36,9 @@ class Told:
 @define(eq=False)
 class Inventory:
     port: int
-    answer: Callable[[str], bytes] = lambda authorization: b"HTTP/1.1 204 No Content\r\n\r\n"
+    answer: Callable[[str], bytes] = lambda authorization: (
+        b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+    )
     """Bytes as they go out, for what came in as `Authorization`."""
     told: list[Told] = field(factory=list)
     may_answer: trio.Event = field(factory=trio.Event)
@@ -91,7 +93,8 @@ def new_inventory() -> Inventory:
 def plain(status: str, body: str) -> bytes:
     """An answer, e.g. of "401 Unauthorized"."""
     content = body.encode()
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + content
 
 
 def read(request: h11.Request, body: bytes) -> Told:

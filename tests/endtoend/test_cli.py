@@ -118,7 +118,8 @@ async def test_signals(world: World) -> None:
         with trio.fail_after(PATIENCE):
             while len(lines := (await world.call("GET", "/api/activity"))["activity"]) == before:
                 await trio.sleep(0.02)
-        return lines[0]
+        newest: Json = lines[0]
+        return newest
 
     # The file is as it was, so that it was the signal and not the file's change.
     assert (await hang_up())["event"] == "server_types.reloaded"
