@@ -170,6 +170,7 @@ class Operations:
 
         with trio.fail_after(WRITE_DOWN_SECONDS, shield=True):
             await self._fleet.change(close)
+            await self._fleet.store.fold_log()
 
     def _is_waiting_to_join(self, operation: Operation) -> bool:
         return self._fleet.host(operation.host_id).state is not State.JOINING

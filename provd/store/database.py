@@ -47,6 +47,17 @@ class Store:
         """
         return await trio.to_thread.run_sync(self._transaction, work, limiter=self._turn)
 
+    async def fold_log(self) -> None:
+        """Empty the write-ahead log into the file: what was wiped is then gone from both.
+
+        Another process that reads just now may put it off until the next time.
+        """
+
+        def fold() -> None:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+        await trio.to_thread.run_sync(fold, limiter=self._turn)
+
     def read(self, query: Callable[[Db], T]) -> T:
         """Run a short query, here and now, on what was committed last."""
         return query(self._reader)

@@ -202,6 +202,25 @@ async def test_the_token_of_one_host_opens_no_other_and_dies_with_its_operation(
         parts.desk.first_boot_script(host.id, token)
 
 
+async def test_not_even_the_sealed_secrets_stay_in_the_files(parts: Parts) -> None:
+    """Once an operation is over, its sealed key and answer are in no page of the database and its log."""
+    await arm(parts)
+    await parts.desk.answer(posted(MAC), "192.0.2.9")
+    (operation,) = parts.store.read(operations.active)
+    key = parts.store.read(lambda db: operations.key(db, operation.id))
+    answer = parts.store.read(lambda db: operations.answer(db, operation.id))
+    assert key is not None
+    assert answer is not None
+
+    def kept() -> bytes:
+        return b"".join(file.read_bytes() for file in parts.store.path.parent.glob("provd.db*"))
+
+    assert key.sealed in kept()
+    await parts.operations.cancel(operation.id, "a test")
+    assert key.sealed not in kept()
+    assert answer.sealed[:64] not in kept()
+
+
 async def test_a_token_before_there_is_one_opens_nothing(parts: Parts) -> None:
     """An armed host without an answer has no token, and the empty one is not it."""
     host = await arm(parts)
