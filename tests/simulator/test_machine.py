@@ -322,6 +322,9 @@ async def test_an_sshd_left_behind_is_ended(make: Callable[..., Machine]) -> Non
         async with left.stderr:
             with trio.fail_after(10):
                 assert b"listening" in await left.stderr.receive_some()
+                # sshd writes its pid down only after it has said that it listens.
+                while (machine.root / ".sshd.pid").read_text().strip() != str(left.pid):
+                    await trio.sleep(0.01)
         await run_until(machine, Phase.IDLE)
         assert await left.wait() == -signal.SIGKILL
         (machine.root / ".sshd.pid").write_text(f"{os.getpid()}\n")
