@@ -28,7 +28,7 @@ from provd.domain.errors import (
     DeadlinePassed,
     HostKeyMismatch,
     JoinFailed,
-    OutsideFailed,
+    ProvdError,
     SshFailed,
 )
 from provd.domain.hosts import Host, HostId, OperationId
@@ -298,7 +298,7 @@ class Rebuild:
         told = operation.id in self._remains_told
         self._remains_told.discard(operation.id)
         if host.state is State.JOINING and password is not None and not told:
-            with trio.move_on_after(CLUSTER_SECONDS), suppress(OutsideFailed):
+            with trio.move_on_after(CLUSTER_SECONDS), suppress(ProvdError):
                 attempt = self._join(operation, host.id, self._door(operation), password)
                 if left := await attempt.left_behind():
                     await self._note(host.id, left, Level.WARNING)
@@ -314,8 +314,8 @@ class Rebuild:
             await self._note(host.id, "took the temporary key off the host")
         except AuthRefused:
             await self._note(host.id, "the temporary key is not on the host any more")
-        except (OutsideFailed, trio.TooSlowError) as exc:
-            reason = exc if isinstance(exc, OutsideFailed) else "it does not answer"
+        except (ProvdError, trio.TooSlowError) as exc:
+            reason = exc if isinstance(exc, ProvdError) else "it does not answer"
             await self._note(
                 host.id,
                 f"could not take the temporary key off the host; it ends by itself within a day: {reason}",

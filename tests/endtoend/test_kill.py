@@ -135,3 +135,20 @@ async def test_a_second_daemon_on_the_same_state_is_refused(world: World) -> Non
     assert b"another provd is running" in second.stderr
     assert first is not None
     assert first.poll() is None
+
+
+async def test_a_lost_sealing_key_ends_the_operation_and_not_the_daemon(world: World) -> None:
+    """The key in the database can be read by nobody then; the operator is told, and the daemon lives."""
+    await world.start()
+    machine = world.machine(pace=PACE)
+    host = await world.register(machine)
+    operation = await world.rebuild(host)
+    world.power_on(machine)
+    await world.until(host, "installing")
+    await world.kill()
+    (world.lab.directory / "state" / "sealing.key").unlink()
+    await world.start()
+    over = await world.until_over(operation)
+    assert over["outcome"] == "failed"
+    assert f"operations/{operation['id']}/key" in over["detail"]
+    await world.rebuild(host)
