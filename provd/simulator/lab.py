@@ -5,9 +5,10 @@ power button of a machine whose host waits for its boot. It knows the daemon by 
 """
 
 import json
+import random
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 from typing import Any
@@ -152,13 +153,20 @@ def _yaml(document: dict[str, Any]) -> str:
 
 
 def _free_ports(daemon: int) -> Ports:
-    """Three ports that nobody listens on, at any address: the machines share the one of SSH."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        api, files, ssh = (one.getsockname()[1] for one in sockets)
-    return Ports(daemon=daemon, api=api, files=files, ssh=ssh)
+    """The machines share the one of SSH, at an address each."""
+    return Ports(daemon=daemon, api=free_port(), files=free_port(), ssh=free_port())
+
+
+def free_port() -> int:
+    """One that nobody uses at any address, from below those that the kernel gives to outgoing connections.
+
+    So nobody comes by it by chance before it is used (ip(7), ip_local_port_range: 32768 to 60999).
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 # --- a lab that runs -----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from attrs import define, field
 
 from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
-from provd.simulator.lab import CLUSTER_PASSWORD, Lab, prepare, serve_files
+from provd.simulator.lab import CLUSTER_PASSWORD, Lab, free_port, prepare, serve_files
 from provd.simulator.machine.machine import Machine
 
 TOKEN = "provd_" + "t" * 43
@@ -250,7 +250,7 @@ class World:
 @asynccontextmanager
 async def open_world(directory: Path) -> AsyncIterator[World]:
     """Cluster, files and doorway are up; the test configures and starts the daemon itself."""
-    doorway = Doorway(daemon_port=await _free_port())
+    doorway = Doorway(daemon_port=free_port())
     lab = prepare(directory, port=doorway.daemon_port)
     cluster = Cluster.open(lab.cluster_dir)
     client = httpx.AsyncClient(
@@ -280,10 +280,3 @@ async def open_world(directory: Path) -> AsyncIterator[World]:
                     await world.daemon.wait()
             print(world.log.read_text() if world.log.exists() else "the daemon was not started")
             nursery.cancel_scope.cancel()
-
-
-async def _free_port() -> int:
-    with trio.socket.socket() as sock:
-        await sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
