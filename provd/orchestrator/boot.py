@@ -9,7 +9,6 @@ after the transaction that takes the host to `installing` is on disk, and in `in
 offered an installer. A crash in between leaves a machine waiting in front of an untouched disk.
 """
 
-import hashlib
 import hmac
 from datetime import timedelta
 
@@ -151,7 +150,7 @@ class BootDesk:
                 change.db,
                 operation.id,
                 sealed=self._seal.seal(answer, _answer_context(operation)),
-                token_hash=hash_token(token),
+                token_hash=token.digest(),
                 to=asker,
                 management_mac=nic,
                 at=change.at,
@@ -270,7 +269,7 @@ class BootDesk:
         """Whoever shows the machine token of the host's present operation. In constant time."""
         party = self._party(host_id)
         expected = self._fleet.store.read(lambda db: operations.token_hash(db, party.operation.id))
-        if not hmac.compare_digest(expected or b"", hash_token(token)):
+        if not hmac.compare_digest(expected or b"", token.digest()):
             raise NotYourTurn(f"not the machine token of operation {party.operation.id}")
         return party
 
@@ -294,11 +293,6 @@ class BootDesk:
 
     def _machine_url(self, host: Host, what: str, token: Secret) -> str:
         return f"{self._config.server.public_url}/api/hosts/{host.id}/{what}?token={token.reveal()}"
-
-
-def hash_token(token: Secret) -> bytes:
-    """A token of 256 random bits needs no salt and no slow hash."""
-    return hashlib.blake2b(token.reveal().encode(), digest_size=32).digest()
 
 
 def describe_machine(machine: SystemInfo) -> str:

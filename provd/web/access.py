@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from urllib.parse import parse_qs
 
 from attrs import frozen
@@ -67,7 +66,7 @@ async def create_token(store: Store, name: str) -> Secret:
             f"{name[:70]!r} is not a name for a token: 1 to 64 letters, digits, spaces and . _ @ -", "name"
         )
     token = Secret(TOKEN_PREFIX + Secret.random().reveal())
-    await store.write(lambda db: rows.add_token(db, name, _hash(token), now()))
+    await store.write(lambda db: rows.add_token(db, name, token.digest(), now()))
     return token
 
 
@@ -83,9 +82,9 @@ async def accept_token(store: Store, name: str, token: Secret) -> bool:
         )
 
     def work(db: Db) -> bool:
-        known = rows.token_of(db, _hash(token))
+        known = rows.token_of(db, token.digest())
         if known is None:
-            rows.replace_token(db, name, _hash(token), now())
+            rows.replace_token(db, name, token.digest(), now())
         return known is None or known.revoked_at is None
 
     return await store.write(work)
@@ -105,7 +104,7 @@ async def create_sign_in_link(store: Store, public_url: str, lifetime: timedelta
     token = Secret.random()
     at = now()
     expires_at = at + min(lifetime, LONGEST_LINK_LIFETIME)
-    await store.write(lambda db: rows.add_link(db, _hash(token), at, expires_at))
+    await store.write(lambda db: rows.add_link(db, token.digest(), at, expires_at))
     return Secret(f"{public_url.rstrip('/')}/sign-in?token={token.reveal()}")
 
 
@@ -134,19 +133,19 @@ class Access:
         session, at = Secret.random(), self._clock()
 
         def work(db: Db) -> bool:
-            if not rows.use_link(db, _hash(link_token), at):
+            if not rows.use_link(db, link_token.digest(), at):
                 return False
             rows.forget_sessions(db, created_before=at - SESSION_LIFETIME, seen_before=at - SESSION_IDLE)
-            rows.add_session(db, _hash(session), at)
+            rows.add_session(db, session.digest(), at)
             return True
 
         return session if await self._store.write(work) else None
 
     async def end_session(self, session: Secret) -> None:
-        await self._store.write(lambda db: rows.end_session(db, _hash(session)))
+        await self._store.write(lambda db: rows.end_session(db, session.digest()))
 
     async def _by_token(self, text: str) -> Visitor | None:
-        digest = _hash(Secret(text))
+        digest = Secret(text).digest()
         token = self._store.read(lambda db: rows.token_of(db, digest))
         if token is None or token.revoked_at is not None:
             return None
@@ -160,7 +159,7 @@ class Access:
         return Visitor(name=f"token {token.name}", by_token=True, still_welcome=living)
 
     async def _by_cookie(self, text: str) -> Visitor | None:
-        digest = _hash(Secret(text))
+        digest = Secret(text).digest()
 
         def living() -> rows.Session | None:
             session = self._store.read(lambda db: rows.session(db, digest))
@@ -249,8 +248,3 @@ async def _posted(name: str) -> str:
     except ValueError:
         return ""
     return fields.get(name, [""])[0]
-
-
-def _hash(secret: Secret) -> bytes:
-    # 256 random bits need no salt and no slow hash. A stranger may send what UTF-8 cannot hold.
-    return blake2b(secret.reveal().encode("utf-8", "surrogateescape"), digest_size=32).digest()

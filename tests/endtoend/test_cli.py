@@ -19,19 +19,13 @@ import yaml
 from endtoend.command import Ended, provd
 from endtoend.world import PATIENCE, Json, World
 from provd import __version__
-from provd.simulator.lab import CLUSTER_PASSWORD, ROOT_PASSWORD_HASH, Lab, prepare
+from provd.simulator.lab import CLUSTER_PASSWORD, ROOT_PASSWORD_HASH, Lab, free_port, prepare
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     """Files for a daemon; nothing runs."""
     return prepare(tmp_path / "lab", port=free_port())
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 def edit(lab: Lab, change: Callable[[Json], object]) -> None:

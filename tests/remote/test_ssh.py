@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ from provd.domain.errors import HostKeyMismatch, SshFailed
 from provd.remote import ssh
 from provd.remote.keys import KeyPair
 from provd.remote.ssh import AuthRefused, Completed, Session, connect
+from provd.simulator.lab import free_port
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
 STRANGER = KeyPair.generate("somebody else").public_line
@@ -58,11 +58,6 @@ async def eventually(condition: Callable[[], object]) -> None:
             if condition():
                 return
             await trio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

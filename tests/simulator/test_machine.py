@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import trio
 
 from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
+from provd.simulator.lab import free_port
 from provd.simulator.machine import paramiko_server, sshd
 from provd.simulator.machine.faults import Faults
 from provd.simulator.machine.machine import Machine, Phase
@@ -28,13 +28,6 @@ MAC = "02:00:00:00:00:11"
 IP = "127.77.1.11"
 SCRIPT = f"/ipxe/{MAC.replace(':', '-')}"
 ASK, TOLD, HOOK = "/api/boot/answer", "/api/hosts/1/installed", "/api/hosts/1/first-boot-script"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind((IP, 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 @pytest.fixture

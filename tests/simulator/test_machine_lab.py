@@ -1,6 +1,5 @@
 """The lab that people start: prepared once, run as a program, ended without leftovers."""
 
-import socket
 import stat
 import subprocess
 import sys
@@ -12,17 +11,10 @@ import trio
 import yaml
 
 from provd.simulator import lab
-from provd.simulator.lab import SEATS, Lab, prepare, serve_files
+from provd.simulator.lab import SEATS, Lab, free_port, prepare, serve_files
 from simulator.scripted_daemon import scripted_daemon
 
 FIRST, SECOND, THIRD = (seat.mac for seat in SEATS)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def processes_of(directory: Path) -> list[str]:
