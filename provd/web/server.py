@@ -260,12 +260,13 @@ class Connection(TCPServer):
                 if taken <= LARGEST_BODY:
                     taken += len(message["body"])
                     return {**message, "more_body": message["more_body"] and taken <= LARGEST_BODY}
-            if answered:
-                # Hypercorn says "disconnect" after every answer. quart-trio then cancels its request,
-                # and with it Hypercorn's own return to idle in the middle: the timer never starts
-                # again and the connection stays open for ever.
-                await trio.sleep_forever()
-            return message
+            # Hypercorn says "disconnect" after every answer, too. To cancel then would cancel Hypercorn's
+            # own return to idle in the middle: the timer never starts again and the connection stays.
+            if not answered:
+                request.cancel()
+            # quart-trio never hears of it: it would cancel the same, but a view that is done by then
+            # runs into Quart 0.23's ClientDisconnectedError, which only Quart's asyncio half catches.
+            return await trio.sleep_forever()
 
         async def give(message: ASGISendEvent) -> None:
             nonlocal answered
@@ -274,7 +275,8 @@ class Connection(TCPServer):
             await send(message)
 
         try:
-            await self._asgi(scope, take, give)
+            with trio.CancelScope() as request:
+                await self._asgi(scope, take, give)
         except BaseException:
             # Nobody takes messages any more, and Hypercorn may wait for room to put one.
             self._shorten(LINGER_SECONDS)

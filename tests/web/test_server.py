@@ -427,6 +427,20 @@ async def test_disconnect_cancels_the_handler() -> None:
             await site.left.wait()
 
 
+async def test_client_that_leaves_as_its_answer_is_ready_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever comes first in that moment, the end of the client or the answer, nothing is logged."""
+    for turns in range(20):
+        site = Site()
+        async with served(site.app) as address:
+            async with await say(address, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"):
+                await site.entered.wait()
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            site.proceed.set()
+            assert await still_serves(address)
+    assert caplog.text == ""
+
+
 # --- stopping ---
 
 
