@@ -6,6 +6,7 @@ from systemd's credentials. Nothing is reloaded: a change takes effect at the ne
 
 import os
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +31,7 @@ from provd.yaml_values import (
     interface_name,
     listed,
     listen_address,
+    loader_map,
     of_text,
     on_or_off,
     path,
@@ -51,6 +53,10 @@ class ServerSection:
     listen: str = field(default="0.0.0.0:8080", metadata=read_by(listen_address))
     auth: bool = field(default=True, metadata=read_by(on_or_off))
     allowed_hosts: tuple[str, ...] = field(default=(), metadata=read_by(listed(host_header)))
+    image_listen: str = field(default="0.0.0.0:8081", metadata=read_by(listen_address))
+    """Where kernel, initrd and ISO are served, on a listener of its own."""
+    image_url: str = field(default="", metadata=read_by(web_url_or_nothing))
+    """How machines reach `image_listen`. Empty: by `public_url`'s host, in plain HTTP."""
 
     @property
     def listen_host(self) -> str:
@@ -77,11 +83,34 @@ class ServerSection:
         return frozenset({f"{name}:{port}" for name, port in names} | portless | set(self.allowed_hosts))
 
 
+class Unknown(StrEnum):
+    """What a machine that nobody registered gets when it asks the network what to boot."""
+
+    IGNORE = "ignore"
+    """Silence. It is not even remembered."""
+    LOG = "log"
+    """Silence, and it is listed as seen."""
+    MENU = "menu"
+    """A menu on its screen that tells what it is, lets it be listed, and boots its disk by itself."""
+
+
+def parse_unknown(text: str) -> Unknown:
+    try:
+        return Unknown(text)
+    except ValueError as exc:
+        raise Invalid(f"{text[:40]!r} is not one of {', '.join(Unknown)}") from exc
+
+
 @frozen(kw_only=True)
 class PxeSection:
     enabled: bool = field(default=True, metadata=read_by(boolean))
     interface: str | None = field(default=None, metadata=read_by(interface_name))
     subnet: IPv4Network | None = field(default=None, metadata=read_by(subnet))
+    unknown: Unknown = field(default=Unknown.LOG, metadata=read_by(of_text(parse_unknown)))
+    loader_dir: Path = field(default=Path("/usr/lib/ipxe"), metadata=read_by(path))
+    """Where the iPXE builds lie; Debian's package `ipxe` puts them there."""
+    loaders: Mapping[str, str] = field(default=MappingProxyType({}), metadata=read_by(loader_map))
+    """File names in `loader_dir`, by architecture, where the usual one is not wanted."""
 
     def misfits(self) -> Iterator[tuple[KeyPath, str]]:
         for name in ("interface", "subnet"):
@@ -95,7 +124,7 @@ class ProxmoxSection:
     join_fingerprint: str = field(metadata=read_by(fingerprint))
     """SHA-256 of the API certificate: 32 upper-case pairs with colons."""
     installer_url: str = field(default="", metadata=read_by(web_url_or_nothing))
-    """Where vmlinuz, initrd.img and proxmox.iso lie. `load_config` fills in provd's own images."""
+    """Where vmlinuz, initrd.img and proxmox.iso lie on another web server. Empty: provd's own images."""
     api_port: int = field(default=8006, metadata=read_by(port))
 
 
@@ -141,6 +170,10 @@ class PathsSection:
 
     state_dir: Path = field(default=Path("/var/lib/provd"), metadata=read_by(path))
     server_types: Path = field(default=Path("server-types.yaml"), metadata=read_by(path))
+
+    @property
+    def images_dir(self) -> Path:
+        return self.state_dir / "images"
 
 
 @frozen(kw_only=True)
@@ -198,10 +231,6 @@ class Config:
     deadlines: Deadlines = field(factory=Deadlines)
     source: Path = field(default=Path(), metadata=NOT_A_KEY)
 
-    @property
-    def installer_url(self) -> str:
-        return self.proxmox.installer_url or f"{self.server.public_url}/images/installer"
-
     def misfits(self) -> Iterator[tuple[KeyPath, str]]:
         # A file without a pxe section takes the default, which checks nothing by itself.
         yield from ((("pxe", *inner), reason) for inner, reason in self.pxe.misfits())
@@ -225,8 +254,15 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         config.credentials,
         **{name: here / file for name in files if (file := getattr(config.credentials, name))},
     )
-    proxmox = evolve(config.proxmox, installer_url=config.installer_url)
-    return evolve(config, paths=paths, credentials=credentials, proxmox=proxmox, source=path)
+    server = evolve(config.server, image_url=config.server.image_url or image_url(config.server))
+    return evolve(config, server=server, paths=paths, credentials=credentials, source=path)
+
+
+def image_url(server: ServerSection) -> str:
+    """The public URL's host and the image listener's port. Plain HTTP: no iPXE of Debian trusts our CA."""
+    host = urlsplit(server.public_url).hostname or ""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{server.image_listen.rpartition(':')[2]}"
 
 
 def read_credential(file: Path | None, name: str, credentials_dir: Path | None) -> Secret | None:

@@ -41,6 +41,10 @@ class Invalid(Refused):
         self.field = field
 
 
+class BadImage(Refused):
+    """The file is not an ISO that provd can install from, or not the one that was expected."""
+
+
 # --- they, out on the network, sent nonsense -----------------------------------------------------
 
 
@@ -50,6 +54,10 @@ class BadPeer(ProvdError):
 
 class BadDocument(BadPeer):
     """A body that is not the document it should be: malformed, too deep, wrong types."""
+
+
+class BadPacket(BadPeer):
+    """A datagram that does not speak the language of the port it came to. It is dropped in silence."""
 
 
 class NotYourTurn(BadPeer):

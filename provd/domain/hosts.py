@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import NewType
 
@@ -66,6 +67,26 @@ class StaticAddress:
     dns: IPAddress
 
 
+class Discovery(StrEnum):
+    """How a host's firmware is told where its boot file is. No form suits every firmware."""
+
+    OFFER = "offer"
+    """In the offer, with option 43 saying so (PXE 2.1 discovery control 8). The rule."""
+    BOOT_SERVER = "boot-server"
+    """On port 4011, asked for separately: for UEFI that ignores offers which have option 43."""
+    OFF = "off"
+    """Not at all: this host's network boot is left alone."""
+
+
+class LocalBoot(StrEnum):
+    """How iPXE hands a UEFI machine over to its own disk. On BIOS it always starts the first disk."""
+
+    EXIT = "exit"
+    """Leave with an error, so that the firmware goes on with its boot order. The rule."""
+    SANBOOT = "sanboot"
+    """Start the first disk from iPXE: for firmware that stops in its set-up menu instead."""
+
+
 @frozen(kw_only=True)
 class HostOptions:
     """What one host wants otherwise than its server type. None: as the type, then the defaults, say."""
@@ -79,6 +100,10 @@ class HostOptions:
     country: str | None = None
     mailto: str | None = None
     domain: str | None = None
+    discovery: Discovery | None = None
+    local_boot: LocalBoot | None = None
+    loader: str | None = None
+    """The file name of another iPXE build, e.g. ipxe.efi where snponly.efi fails."""
 
 
 @frozen(kw_only=True)
@@ -95,6 +120,8 @@ class Host:
     registered_at: datetime
     ip: IPAddress | None = None
     hardware_id: str | None = None
+    memory_mib: int | None = None
+    """As the machine's last first boot reported it. None: not known yet."""
     inventory_pending: bool = False
 
 
