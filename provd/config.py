@@ -17,8 +17,9 @@ import yaml
 from attrs import evolve, field, frozen
 
 from provd.domain import installation
+from provd.domain.architectures import Architecture
 from provd.domain.errors import ConfigError, Invalid
-from provd.domain.hosts import IPAddress
+from provd.domain.hosts import IPAddress, one_of
 from provd.domain.lifecycle import State
 from provd.domain.secrets import Secret
 from provd.yaml_document import NOT_A_KEY, Document, KeyPath, Misfits, read_by, read_file, why
@@ -94,22 +95,15 @@ class Unknown(StrEnum):
     """A menu on its screen that tells what it is, lets it be listed, and boots its disk by itself."""
 
 
-def parse_unknown(text: str) -> Unknown:
-    try:
-        return Unknown(text)
-    except ValueError as exc:
-        raise Invalid(f"{text[:40]!r} is not one of {', '.join(Unknown)}") from exc
-
-
 @frozen(kw_only=True)
 class PxeSection:
     enabled: bool = field(default=True, metadata=read_by(boolean))
     interface: str | None = field(default=None, metadata=read_by(interface_name))
     subnet: IPv4Network | None = field(default=None, metadata=read_by(subnet))
-    unknown: Unknown = field(default=Unknown.LOG, metadata=read_by(of_text(parse_unknown)))
+    unknown: Unknown = field(default=Unknown.LOG, metadata=read_by(of_text(one_of(Unknown))))
     loader_dir: Path = field(default=Path("/usr/lib/ipxe"), metadata=read_by(path))
     """Where the iPXE builds lie; Debian's package `ipxe` puts them there."""
-    loaders: Mapping[str, str] = field(default=MappingProxyType({}), metadata=read_by(loader_map))
+    loaders: Mapping[Architecture, str] = field(default=MappingProxyType({}), metadata=read_by(loader_map))
     """File names in `loader_dir`, by architecture, where the usual one is not wanted."""
 
     def misfits(self) -> Iterator[tuple[KeyPath, str]]:
@@ -312,5 +306,7 @@ def show_value(_: object, __: object, value: object) -> object:
         case tuple():
             return list(value)
         case Mapping():
-            return dict(value)
+            return {str(key): item for key, item in value.items()}
+        case StrEnum():
+            return str(value)
     return value

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from provd.domain.architectures import Architecture
 from provd.domain.errors import Invalid
-from provd.domain.hosts import IPAddress
+from provd.domain.hosts import IPAddress, one_of, parse_file_name
 from provd.yaml_document import Misfits, clip
 
 T = TypeVar("T")
@@ -187,22 +187,19 @@ def type_map(value: object) -> Mapping[str, str]:
     return MappingProxyType({key: text(str(item)) for key, item in value.items()})
 
 
-def loader_map(value: object) -> Mapping[str, str]:
+def loader_map(value: object) -> Mapping[Architecture, str]:
     """Architecture to the file name of its iPXE build."""
     if not isinstance(value, dict):
         raise Invalid("must be a mapping of architectures to file names")
-    known = ", ".join(Architecture)
-    wrong = [
-        ((key,), f"is not an architecture; known: {known}") for key in value if key not in set(Architecture)
-    ]
-    wrong += [
-        ((key,), "must be the name of a file in pxe.loader_dir, without a directory")
-        for key, item in value.items()
-        if not isinstance(item, str) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", item) is None
-    ]
-    if wrong:
-        raise Misfits(*wrong)
-    return MappingProxyType(dict(value))
+    names, found = {}, []
+    for key, item in value.items():
+        try:
+            names[one_of(Architecture)(text(key))] = parse_file_name(text(item))
+        except Invalid as exc:
+            found.append(((key,), str(exc)))
+    if found:
+        raise Misfits(*found)
+    return MappingProxyType(names)
 
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}

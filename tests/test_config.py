@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from provd.config import Config, describe, duration, load_config, read_credential, show_duration
+from provd.config import Config, Unknown, describe, duration, load_config, read_credential, show_duration
 from provd.domain.documents import one_line
 from provd.domain.errors import ConfigError, Invalid
 from provd.domain.lifecycle import State
@@ -83,7 +83,10 @@ def test_a_minimal_file_gets_the_defaults(load: Load, tmp_path: Path) -> None:
     assert config.pxe.subnet == IPv4Network("192.168.1.0/24")
     assert config.proxmox.existing_node == IPv4Address("192.168.1.10")
     assert config.proxmox.api_port == 8006
-    assert config.proxmox.installer_url == "http://192.168.1.100:8080/images/installer"
+    assert config.proxmox.installer_url == ""
+    assert config.server.image_url == "http://192.168.1.100:8081"
+    assert config.pxe.unknown is Unknown.LOG
+    assert config.paths.images_dir == config.paths.state_dir / "images"
     assert config.install.domain == "home.arpa"
     assert config.deadlines.of(State.PXE_READY) == 1800
     assert config.paths.server_types == tmp_path / "server-types.yaml"

@@ -1,10 +1,11 @@
 """Who the machines are. A MAC is a name here, never a credential (CVE-2016-4985)."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
-from typing import NewType
+from typing import NewType, TypeVar
 
 from attrs import field, frozen
 
@@ -13,12 +14,14 @@ from provd.domain.lifecycle import State
 
 HostId = NewType("HostId", int)
 OperationId = NewType("OperationId", int)
+W = TypeVar("W", bound=StrEnum)
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
 
 _MAC_SHAPES = re.compile(
     r"([0-9a-f]{2})([:-]?)([0-9a-f]{2})\2([0-9a-f]{2})\2([0-9a-f]{2})\2([0-9a-f]{2})\2([0-9a-f]{2})"
 )
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII | re.IGNORECASE)
 
 
@@ -56,6 +59,26 @@ def parse_hostname(text: str) -> str:
             "hostname",
         )
     return name.lower()
+
+
+def one_of(words: type[W]) -> Callable[[str], W]:
+    """A parser of one of an enumeration's values."""
+
+    def parse(text: str) -> W:
+        try:
+            return words(text.strip().lower())
+        except ValueError as exc:
+            raise Invalid(f"{text[:40]!r} is not one of {', '.join(words)}") from exc
+
+    return parse
+
+
+def parse_file_name(text: str) -> str:
+    """The name of a file in a directory that is known, and nothing that leads out of it."""
+    name = text.strip()
+    if _FILE_NAME.fullmatch(name) is None:
+        raise Invalid(f"{text[:60]!r} is not the plain name of a file, like ipxe.efi")
+    return name
 
 
 @frozen(kw_only=True)

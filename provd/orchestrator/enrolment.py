@@ -48,6 +48,25 @@ class Enrolment:
 
         return await self._fleet.change(write)
 
+    async def configure(self, host_id: HostId, options: HostOptions, by: str) -> Host:
+        """Replace a host's options. Raises `Invalid` for what could not be installed.
+
+        How it boots counts from its next contact on, what is installed from its next rebuild on.
+        """
+
+        def write(change: Change) -> Host:
+            hosts.set_options(change.db, host_id, options)
+            host = hosts.get(change.db, host_id)
+            server_type = self._book.current.get(host.server_type)
+            if server_type is not None:
+                make_plan(self._config, server_type, host)
+            change.note(
+                News(event="host.configured", message=f"options changed by {by}", host_id=host_id)
+            )
+            return host
+
+        return await self._fleet.change(write)
+
     async def remove(self, host_id: HostId, by: str) -> None:
         """Forget a host. The machine itself is left alone. Raises `Conflict` while it is worked on."""
 

@@ -194,17 +194,24 @@ host_keys() {
     done
 }
 
+# In MiB, as the kernel counts it: a little less than what is plugged in.
+own_memory() {
+    awk '$1 == "MemTotal:" { printf "%d", $2 / 1024 }' "$root/proc/meminfo" 2>/dev/null
+}
+
 call() {
     hostname="$(head -n 1 "$root/etc/hostname" 2>/dev/null)"
     reboot=false
     reboot_needed && reboot=true
-    printf '{"ip":%s,"uuid":%s,"mac":%s,"hostname":%s,"host_keys":[%s],"reboot_needed":%s}' \
+    memory="$(own_memory)"
+    printf '{"ip":%s,"uuid":%s,"mac":%s,"hostname":%s,"host_keys":[%s],"reboot_needed":%s,"memory_mib":%s}' \
         "$(json_string "$1")" \
         "$(json_string "$(cat "$root/sys/class/dmi/id/product_uuid" 2>/dev/null)")" \
         "$(json_string "$(own_mac)")" \
         "$(json_string "${hostname:-$default_hostname}")" \
         "$(host_keys)" \
-        "$reboot"
+        "$reboot" \
+        "${memory:-null}"
 }
 
 # Prints the HTTP status, 000 without one. The token goes through a pipe: arguments can be seen in `ps`.

@@ -31,6 +31,8 @@ FILLER_UUIDS = frozenset(
 
 _BROADCAST = ip_address("255.255.255.255")
 _RELEASE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?:[.-].{0,40})?", re.DOTALL)
+MOST_MEMORY_MIB = 1 << 30
+
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -103,6 +105,8 @@ class PhoneHome:
     host_keys: tuple[str, ...]
     hostname: str
     reboot_needed: bool
+    memory_mib: int | None = None
+    """None: the script is older than this field, or the kernel did not say."""
 
 
 def parse_system_info(body: bytes) -> SystemInfo:
@@ -155,9 +159,10 @@ def parse_install_report(body: bytes) -> InstallReport:
 def parse_phone_home(body: bytes) -> PhoneHome:
     """The body that the first-boot script posts. Raises `BadDocument`.
 
-    `{"ip", "uuid", "mac", "hostname", "host_keys": [line, …], "reboot_needed"}`
+    `{"ip", "uuid", "mac", "hostname", "host_keys": [line, …], "reboot_needed", "memory_mib"}`
     """
     root = as_object(parse_json(body), "the call")
+    memory = root.get("memory_mib")
     uuid = real_uuid(as_text(root.get("uuid"), "uuid"))
     host_keys = _host_keys(as_list(root.get("host_keys"), "host_keys"))
     if not host_keys:
@@ -168,6 +173,7 @@ def parse_phone_home(body: bytes) -> PhoneHome:
         host_keys=host_keys,
         hostname=as_text(root.get("hostname"), "hostname", 253),
         reboot_needed=root.get("reboot_needed") is True,
+        memory_mib=memory if type(memory) is int and 0 < memory <= MOST_MEMORY_MIB else None,
     )
 
 

@@ -17,6 +17,7 @@ SIGHTINGS_KEPT = 256
 
 _HOST = """
     SELECT h.id, hostname, mac, server_type, options, state, state_since, registered_at, ip, hardware_id,
+           memory_mib,
            EXISTS (SELECT 1 FROM registrations AS r WHERE r.host_id = h.id) AS inventory_pending
       FROM hosts AS h
 """
@@ -73,8 +74,18 @@ def set_state(db: Db, host_id: HostId, state: State, at: datetime) -> None:
     db.execute("UPDATE hosts SET state = ?, state_since = ? WHERE id = ?", (state, timestamp(at), host_id))
 
 
-def set_address(db: Db, host_id: HostId, ip: IPAddress, hardware_id: str) -> None:
-    db.execute("UPDATE hosts SET ip = ?, hardware_id = ? WHERE id = ?", (str(ip), hardware_id, host_id))
+def set_options(db: Db, host_id: HostId, options: HostOptions) -> None:
+    db.execute("UPDATE hosts SET options = ? WHERE id = ?", (options_to_json(options), host_id))
+
+
+def set_address(
+    db: Db, host_id: HostId, ip: IPAddress, hardware_id: str, memory_mib: int | None = None
+) -> None:
+    """What the host said of itself when it called home; an older script does not tell its memory."""
+    db.execute(
+        """UPDATE hosts SET ip = ?, hardware_id = ?, memory_mib = coalesce(?, memory_mib) WHERE id = ?""",
+        (str(ip), hardware_id, memory_mib, host_id),
+    )
 
 
 def set_host_keys(db: Db, host_id: HostId, keys: tuple[str, ...]) -> None:
@@ -136,5 +147,6 @@ def _host(row: sqlite3.Row) -> Host:
         registered_at=moment(row["registered_at"]),
         ip=ip_address(row["ip"]) if row["ip"] else None,
         hardware_id=row["hardware_id"],
+        memory_mib=row["memory_mib"],
         inventory_pending=bool(row["inventory_pending"]),
     )

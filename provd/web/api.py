@@ -45,6 +45,11 @@ def blueprint(parts: Parts) -> Blueprint:
         )
         return _created(one_host(parts, host), 201, f"/api/hosts/{host.id}")
 
+    @api.patch("/hosts/<id:host_id>")
+    async def configure_host(host_id: int) -> Response:
+        wishes = bodies.parse_wishes(await bodies.received())
+        return jsonify(one_host(parts, await parts.enrolment.configure(HostId(host_id), wishes, g.actor)))
+
     @api.delete("/hosts/<id:host_id>")
     async def remove_host(host_id: int) -> Response:
         await parts.enrolment.remove(HostId(host_id), g.actor)

@@ -10,7 +10,16 @@ from quart import request
 from provd.domain import installation as rules
 from provd.domain.documents import parse_json
 from provd.domain.errors import Invalid
-from provd.domain.hosts import HostOptions, Mac, StaticAddress, parse_hostname
+from provd.domain.hosts import (
+    Discovery,
+    HostOptions,
+    LocalBoot,
+    Mac,
+    StaticAddress,
+    one_of,
+    parse_file_name,
+    parse_hostname,
+)
 from provd.domain.secrets import Secret
 
 T = TypeVar("T")
@@ -101,6 +110,16 @@ def parse_password(body: bytes) -> Secret | None:
     return password
 
 
+def parse_wishes(body: bytes) -> HostOptions:
+    """PATCH /api/hosts/{id}: `options`, as a whole."""
+    fields = Fields(parse_json(body))
+    options = fields.object("options")
+    if options is None:
+        raise Invalid("options is missing", "options")
+    fields.end()
+    return _parse_options(options)
+
+
 def _parse_options(fields: Fields | None) -> HostOptions:
     if fields is None:
         return HostOptions()
@@ -114,6 +133,9 @@ def _parse_options(fields: Fields | None) -> HostOptions:
         country=fields.optional("country", rules.parse_country),
         mailto=fields.optional("mailto", rules.parse_mailto),
         domain=fields.optional("domain", rules.parse_domain),
+        discovery=fields.optional("discovery", one_of(Discovery)),
+        local_boot=fields.optional("local_boot", one_of(LocalBoot)),
+        loader=fields.optional("loader", parse_file_name),
     )
     fields.end()
     return options

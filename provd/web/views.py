@@ -32,6 +32,7 @@ def host_view(host: Host, operation: Operation | None, due: datetime | None) -> 
         "registered_at": _time(host.registered_at),
         "ip": str(host.ip) if host.ip else None,
         "hardware_id": host.hardware_id,
+        "memory_mib": host.memory_mib,
         "inventory_pending": host.inventory_pending,
         "operation_id": operation.id if operation else None,
         "expected": wait.expected if wait else None,

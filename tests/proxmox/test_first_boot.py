@@ -52,6 +52,7 @@ FILES = {
     "etc/ssh/ssh_host_ed25519_key.pub": f"{HOST_KEYS['ed25519']} root@nuc1\n",
     "etc/ssh/ssh_host_rsa_key.pub": HOST_KEYS["rsa"],
     "proc/cpuinfo": "vendor_id\t: AuthenticAMD\n",
+    "proc/meminfo": "MemTotal:       16316412 kB\nMemFree:  1 kB\n",
     "proc/cmdline": "BOOT_IMAGE=/vmlinuz root=/dev/mapper/pve-root ro quiet\n",
     "sys/class/dmi/id/product_uuid": f"{UUID}\n",
     "sys/class/net/eno1/address": "1c:69:7a:aa:bb:cc\n",
@@ -192,7 +193,7 @@ async def test_it_lets_provd_in_tidies_up_and_calls_home(node: Node, home: Home,
     assert str(call.ip) == "192.0.2.21"
     assert call.hardware_id == UUID
     assert set(call.host_keys) == set(HOST_KEYS.values())
-    assert (call.hostname, call.reboot_needed) == ("nuc1", False)
+    assert (call.hostname, call.reboot_needed, call.memory_mib) == ("nuc1", False, 15933)
     assert json.loads(request.body)["mac"] == "1c:69:7a:aa:bb:cc"
 
     keys = node.root / "root/.ssh/authorized_keys2"
@@ -327,7 +328,15 @@ async def test_hostile_files_cannot_break_out_of_the_json(node: Node, home: Home
     node.install(home.url)
     await node.boot()
     document = json.loads(home.requests[0].body)
-    assert set(document) == {"ip", "uuid", "mac", "hostname", "host_keys", "reboot_needed"}
+    assert set(document) == {
+        "ip",
+        "uuid",
+        "mac",
+        "hostname",
+        "host_keys",
+        "reboot_needed",
+        "memory_mib",
+    }
     assert all(isinstance(key, str) for key in document["host_keys"])
 
 

@@ -176,7 +176,16 @@ def test_the_call_home() -> None:
     assert call.ip == ip_address("192.0.2.21")
     assert call.hardware_id == UUID
     assert call.host_keys == (HOST_KEY,)
-    assert (call.hostname, call.reboot_needed) == ("nuc1", False)
+    assert (call.hostname, call.reboot_needed, call.memory_mib) == ("nuc1", False, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [(15933, 15933), (None, None), (0, None), (-1, None), (True, None), ("8", None), (2**60, None)],
+)
+def test_a_memory_that_is_none_is_not_known(said: object, known: int | None) -> None:
+    """Only a plausible number of MiB is believed, and nothing else of the call is lost by it."""
+    assert parse_phone_home(phone_home(memory_mib=said)).memory_mib == known
 
 
 @pytest.mark.parametrize(
@@ -234,7 +243,7 @@ def test_any_document_gives_a_value_or_bad_document(data: st.DataObject) -> None
     """Put anything in the place of any part of a good document: nothing but `BadDocument` gets out."""
     parse, document = data.draw(st.sampled_from(DOCUMENTS))
     junk = st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=20),
+        st.none() | st.booleans() | st.integers(-(2**60), 2**70) | st.floats() | st.text(max_size=20),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
         max_leaves=5,
     )

@@ -72,13 +72,13 @@ async def test_an_exception_undoes_the_whole_transaction(tmp_path: Path) -> None
     """What `work` wrote before it raised is not there afterwards."""
 
     def half(db: sqlite3.Connection) -> None:
-        db.execute("INSERT INTO images (url, first_offered, last_offered) VALUES ('u', 't', 't')")
+        db.execute("INSERT INTO sightings VALUES ('u', '', '', 't', 't', 1)")
         raise LookupError
 
     with open_store(tmp_path / "provd.db") as store:
         with pytest.raises(LookupError):
             await store.write(half)
-        assert store.read(lambda db: db.execute("SELECT count(*) FROM images").fetchone()[0]) == 0
+        assert store.read(lambda db: db.execute("SELECT count(*) FROM sightings").fetchone()[0]) == 0
 
 
 async def test_a_cancelled_write_is_whole(tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ async def test_a_cancelled_write_is_whole(tmp_path: Path) -> None:
 
     def insert(db: sqlite3.Connection) -> None:
         trio.from_thread.run_sync(started.set)
-        db.execute("INSERT INTO images (url, first_offered, last_offered) VALUES ('u', 't', 't')")
+        db.execute("INSERT INTO sightings VALUES ('u', '', '', 't', 't', 1)")
 
     with open_store(tmp_path / "provd.db") as store:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.write, insert)
             await started.wait()
             nursery.cancel_scope.cancel()
-        assert store.read(lambda db: db.execute("SELECT count(*) FROM images").fetchone()[0]) == 1
+        assert store.read(lambda db: db.execute("SELECT count(*) FROM sightings").fetchone()[0]) == 1
 
 
 def test_a_read_only_transaction_ends(tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ async def test_a_full_disk_is_said_and_undone(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="nothing has changed"):
             await store.write(
                 lambda db: db.executemany(
-                    "INSERT INTO images VALUES (?, '', '', 't', 't')",
+                    "INSERT INTO sightings VALUES (?, '', '', 't', 't', 1)",
                     [("u" * 4000 + str(n),) for n in range(99)],
                 )
             )
-        assert store.read(lambda db: db.execute("SELECT count(*) FROM images").fetchone()[0]) == 0
+        assert store.read(lambda db: db.execute("SELECT count(*) FROM sightings").fetchone()[0]) == 0
         assert store.read(lambda db: db.execute("PRAGMA integrity_check").fetchone()[0]) == "ok"

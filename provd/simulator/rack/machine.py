@@ -1,0 +1,115 @@
+"""One machine of the rack: QEMU with real firmware, a disk, and one NIC on the LAN.
+
+Always emulated in software: a `/dev/kvm` that opens does not mean a KVM that works, and a guest that
+hangs in its first instruction looks like a firmware that cannot boot from the network.
+"""
+
+import shutil
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+import trio
+from attrs import define, field
+
+from provd.simulator.rack import processes
+from provd.simulator.rack.lan import Lan
+
+MEMORY_MIB = 1024
+DISK_MIB = 1024
+
+
+class Firmware(StrEnum):
+    UEFI = "uefi"
+    """OVMF, PXE: proxy-DHCP and TFTP."""
+    UEFI_HTTP = "uefi-http"
+    """OVMF with PXE switched off: HTTP boot (UEFI 2.10 §24.7)."""
+    BIOS = "bios"
+    """SeaBIOS, and iPXE in the NIC's own ROM."""
+
+
+OVMF = ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
+OVMF_DIRECTORY = Path("/usr/share/OVMF")
+
+
+@define(eq=False, kw_only=True)
+class VirtualMachine:
+    name: str
+    mac: str
+    uuid: str
+    firmware: Firmware
+    directory: Path
+    lan: Lan
+    tap: str
+    guest_arguments: Sequence[str]
+    """What the system inside needs, beside firmware, disk and NIC."""
+    process: trio.Process | None = field(default=None)
+
+    @property
+    def console(self) -> str:
+        """What came over the serial port, in all lives of the machine, without control characters."""
+        log = self.directory / "console.log"
+        text = log.read_text(errors="replace") if log.exists() else ""
+        return "".join(c for c in text if c.isprintable() or c == "\n")
+
+    @property
+    def on(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    async def power_on(self) -> None:
+        assert not self.on, f"{self.name} is on"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._make_parts()
+        command = self.lan.inside(self.lan.lan, self._command())
+        self.process = await processes.start(command, self.directory / "qemu.log")
+
+    async def power_off(self) -> None:
+        """Pull the plug: no warning, nothing is written any more."""
+        if self.process is not None:
+            self.process.kill()
+            with trio.CancelScope(shield=True):  # killed: the kernel is quick
+                await self.process.wait()
+
+    def _make_parts(self) -> None:
+        disk = self.directory / "disk.img"
+        if not disk.exists():
+            with disk.open("wb") as file:
+                file.truncate(DISK_MIB << 20)
+        variables = self.directory / "firmware-variables.fd"
+        if self.firmware is not Firmware.BIOS and not variables.exists():
+            shutil.copy(OVMF_DIRECTORY / OVMF[1], variables)
+
+    def _command(self) -> list[str]:
+        nic = f"virtio-net-pci,netdev=lan,mac={self.mac},bootindex=0"
+        return [
+            "qemu-system-x86_64",
+            *("-name", self.name),
+            *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1"),
+            *("-m", str(MEMORY_MIB)),
+            *("-display", "none", "-monitor", "none"),
+            *("-chardev", f"file,id=console,path={self.directory / 'console.log'},append=on"),
+            *("-serial", "chardev:console"),
+            *("-netdev", f"tap,id=lan,ifname={self.tap},script=no,downscript=no"),
+            # Without a ROM of its own OVMF boots by its own network stack; the ROM is iPXE.
+            *("-device", nic if self.firmware is Firmware.BIOS else f"{nic},romfile="),
+            *("-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={self.directory / 'disk.img'}"),
+            *("-device", "virtio-blk-pci,drive=disk,serial=PROVD-DISK,bootindex=1"),
+            *("-smbios", f"type=1,uuid={self.uuid},serial={self.name},manufacturer=provd,product=Rack"),
+            *self._firmware_arguments(),
+            *self.guest_arguments,
+        ]
+
+    def _firmware_arguments(self) -> list[str]:
+        if self.firmware is Firmware.BIOS:
+            return []
+        code, _ = OVMF
+        arguments = [
+            *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF_DIRECTORY / code}"),
+            *("-drive", f"if=pflash,format=raw,file={self.directory / 'firmware-variables.fd'}"),
+            # OVMF's network stack wants random numbers.
+            *("-device", "virtio-rng-pci"),
+            *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
+        ]
+        if self.firmware is Firmware.UEFI_HTTP:
+            arguments += ["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"]
+        return arguments
