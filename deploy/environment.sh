@@ -15,6 +15,25 @@ apt_install() {
     fi
 }
 
+# What a rack of virtual machines with real firmware needs: command, Debian package.
+need_firmware_lab() {
+    local command package missing=()
+    while read -r command package; do
+        [ -e "$command" ] || PATH="$PATH:/usr/sbin" command -v "$command" >/dev/null || missing+=("$package")
+    done <<'LIST'
+ip iproute2
+qemu-system-x86_64 qemu-system-x86
+/usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+/usr/lib/ipxe/qemu/pxe-virtio.rom ipxe-qemu
+/usr/lib/ipxe/snponly.efi ipxe
+dnsmasq dnsmasq-base
+xorriso xorriso
+sshd openssh-server
+busybox busybox-static
+LIST
+    [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}" || { say "missing: apt install ${missing[*]}"; return 1; }
+}
+
 works() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 # The first Python of at least 3.11; Debian 12 and 13 have one, or apt brings it.

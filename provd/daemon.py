@@ -11,29 +11,39 @@ import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import trio
 
-from provd import systemd
+from provd import network_boot, systemd
 from provd.config import Config, read_credential
+from provd.doctor.doctor import Doctor
 from provd.domain.activity import Level, News
 from provd.domain.errors import ConfigError
+from provd.domain.operations import Operation
 from provd.domain.secrets import Secret
 from provd.http_client import open_client
 from provd.orchestrator import outbox
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
+from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.fleet import Fleet
+from provd.orchestrator.front_desk import FrontDesk
+from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import open_operations
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.orchestrator.rebuild import Rebuild
+from provd.orchestrator.trail import Trail
+from provd.orchestrator.waking import Waker
+from provd.proxmox.mode_file import build_mode_file
 from provd.remote.keys import Seal, load_master_key
 from provd.server_types import ServerTypeBook
 from provd.store import activity
 from provd.store.database import now, open_store
-from provd.web import access, server
+from provd.store.images import Image
+from provd.web import access, image_server, server
 from provd.web.app import create_app
 from provd.web.parts import Parts
 
@@ -47,23 +57,21 @@ FIRST_LINK_LIVES = timedelta(days=1)
 
 async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
     """Serve until SIGTERM or SIGINT. Raises `ProvdError` for what keeps it from starting."""
-    if config.pxe.enabled:
-        raise ConfigError(
-            "pxe.enabled: this version has no DHCP and TFTP of its own yet; set it to false and let "
-            f"your DHCP server chain-load iPXE to {config.server.public_url}/ipxe/${{mac}}"
-        )
-    if config.installer_url.startswith(config.server.public_url):
-        log.warning(
-            "proxmox.installer_url is not set: machines are sent to %s, where nothing is served yet",
-            config.installer_url,
-        )
     first_start = not database_path(config).exists()
-    with sole_daemon(config.paths.state_dir), closing(server.listen(config.server.listen)) as socket:
+    with (
+        sole_daemon(config.paths.state_dir),
+        closing(server.listen(config.server.listen)) as socket,
+        closing(server.listen(config.server.image_listen)) as image_socket,
+    ):
         async with open_parts(config, environ) as parts, trio.open_nursery() as services:
             await services.start(stop_on_signal, services.cancel_scope, parts)
             await services.start(parts.book.watch, lambda: tell_of_types(parts))
             await let_in(parts, environ, first_start)
 
+            services.start_soon(parts.trail.serve)
+            await services.start(image_server.serve, parts.installers, parts.downloads, [image_socket])
+            if config.pxe.enabled:
+                await services.start(network_boot.serve, config, parts.boot, parts.front_desk)
             parts.operations.resume()
             services.start_soon(deliver_to_inventory, parts, environ)
             await services.start(server.serve, create_app(parts), [socket])
@@ -94,13 +102,25 @@ def sole_daemon(state_dir: Path) -> Iterator[None]:
 async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Parts]:
     credentials = credentials_dir(environ)
     book = ServerTypeBook(config.paths.server_types)
+    boot = network_boot.open_network_boot(config)
     password = read_credential(config.credentials.cluster_password_file, "cluster-password", credentials)
     with open_store(database_path(config)) as store:
-        seal = Seal(load_master_key(config.paths.state_dir, credentials))
+        key = load_master_key(config.paths.state_dir, credentials)
+        seal = Seal(key)
         bell = Bell()
         fleet = Fleet(store, bell)
         passwords = ClusterPasswords(password, bell)
         rebuild = Rebuild(config, book, fleet, seal, passwords)
+        installers = Installers(config, fleet, key, partial(mode_file_of, config))
+        trail = Trail(
+            fleet,
+            public_url=config.server.public_url,
+            installer_url=config.proxmox.installer_url or config.server.image_url,
+            own_images=not config.proxmox.installer_url,
+            pxe=config.pxe.enabled,
+            downloading=lambda host_id: any(one.host_id == host_id for one in downloads.current()),
+        )
+        downloads = Downloads(partial(network_boot.tell_download, fleet, trail.heard))
         async with open_operations(fleet, rebuild) as operations:
             yield Parts(
                 config=config,
@@ -112,8 +132,20 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 rebuild=rebuild,
                 operations=operations,
                 passwords=passwords,
-                desk=BootDesk(config, book, fleet, operations, seal),
+                desk=BootDesk(config, book, fleet, operations, seal, installers, trail.heard),
+                boot=boot,
+                front_desk=FrontDesk(store, config.pxe.unknown, trail.heard),
+                trail=trail,
+                waker=Waker(fleet, boot.lan),
+                installers=installers,
+                downloads=downloads,
+                doctor=Doctor(config, environ),
             )
+
+
+def mode_file_of(config: Config, image: Image, operation: Operation) -> bytes:
+    """What tells an installer where its answer is."""
+    return build_mode_file(image.release, f"{config.server.public_url}/api/boot/answer")
 
 
 async def let_in(parts: Parts, environ: Mapping[str, str], first_start: bool) -> None:

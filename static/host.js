@@ -3,6 +3,8 @@
 import { Problem, call, get, post } from "./api.js";
 import { wireDialogs, wireForm } from "./forms.js";
 import { coalesced, follow } from "./live.js";
+import { forgetDownloads, showDownload } from "./progress.js";
+import { wireTrail } from "./trail.js";
 import { addLine, blank, byId, group, part, setText, showBadge, showLink, showMoment, showNote, showSpan, showStatus } from "./view.js";
 import { tick } from "./clock.js";
 
@@ -55,16 +57,25 @@ const refresh = coalesced(async () => {
 const refreshOperations = coalesced(async () =>
   showOperations((await get(`/api/operations?host_id=${id}&limit=50`)).operations));
 
+const refreshTrail = wireTrail(id);
+
+function showProgress(download) {
+  if (!download) forgetDownloads(byId("status"));
+  else if (download.host_id === id) showDownload(byId("status"), download);
+}
+
 follow((activity) => {
   if (activity.host_id !== id) return;
   addLine(byId("activity"), activity, true);
   showNote(byId("status"), activity);
   refresh();
+  refreshTrail();
   if (activity.before !== activity.after || activity.event.startsWith("operation.")) refreshOperations();
 }, () => {
   refresh();
+  refreshTrail();
   refreshOperations();
-});
+}, showProgress);
 
 wireDialogs();
 wireForm(byId("rebuild-form"), async (fields) => {

@@ -3,6 +3,7 @@
 import { get, post } from "./api.js";
 import { openDialog, wireDialogs, wireForm } from "./forms.js";
 import { coalesced, follow } from "./live.js";
+import { forgetDownloads, showDownload } from "./progress.js";
 import { addLine, blank, byId, group, part, setText, showLink, showMoment, showNote, showStatus } from "./view.js";
 import { tick } from "./clock.js";
 
@@ -81,6 +82,12 @@ function suggestName() {
   byId("register-hostname").placeholder = prefix ? `the next free ${prefix}…` : "";
 }
 
+function showProgress(download) {
+  if (!download) return forgetDownloads(grid);
+  const tile = tileOf(download.host_id);
+  if (tile) showDownload(tile, download);
+}
+
 function openRegister(mac) {
   openDialog(byId("register-dialog"));
   byId("register-mac").value = mac;
@@ -106,7 +113,7 @@ follow((activity) => {
   else if (activity.event === "machine.sighted") refreshSightings();
   else refreshHosts();
   if (activity.event === "host.registered") refreshSightings();
-}, refreshAll);
+}, refreshAll, showProgress);
 
 wireDialogs();
 byId("open-register").addEventListener("click", () => openRegister(""));

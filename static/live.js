@@ -17,8 +17,9 @@ function show(state, words) {
   byId("live").textContent = words;
 }
 
-// Calls `onActivity` with each activity, and `onReturn` when the stream was lost and is back.
-export function follow(onActivity, onReturn) {
+// Calls `onActivity` with each activity, `onReturn` when the stream was lost and is back, and `onProgress`
+// with each download that moved; with null when the stream begins, for it tells then what is still going on.
+export function follow(onActivity, onReturn, onProgress = () => {}) {
   function open() {
     close();
     source = new EventSource(`/events?after=${encodeURIComponent(last)}`);
@@ -26,6 +27,7 @@ export function follow(onActivity, onReturn) {
       wait = 1000;
       byId("stream-lost").hidden = true;
       show("on", "live");
+      onProgress(null);
       if (lost) onReturn();
       lost = false;
     });
@@ -33,6 +35,7 @@ export function follow(onActivity, onReturn) {
       last = event.lastEventId;
       onActivity(JSON.parse(event.data));
     });
+    source.addEventListener("progress", (event) => onProgress(JSON.parse(event.data)));
     source.addEventListener("reset", () => location.reload());
     source.addEventListener("error", missed);
   }

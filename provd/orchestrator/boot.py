@@ -10,20 +10,24 @@ offered an installer. A crash in between leaves a machine waiting in front of an
 """
 
 import hmac
+from collections.abc import Callable
 from datetime import timedelta
 
 from attrs import frozen
 
-from provd.config import Config
+from provd.config import Config, Unknown
 from provd.domain.activity import Level, News
+from provd.domain.contacts import Contact, Hop
 from provd.domain.documents import one_line
 from provd.domain.errors import CannotInstall, Invalid, NotYourTurn
-from provd.domain.hosts import Host, HostId, Mac
+from provd.domain.hosts import Host, HostId, LocalBoot, Mac
 from provd.domain.lifecycle import BOOTS, Boots, Fact, State
 from provd.domain.operations import Operation
 from provd.domain.secrets import Secret
 from provd.netboot import scripts
+from provd.netboot.loaders import IpxeVersion
 from provd.orchestrator.fleet import Change, Fleet
+from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.planning import make_plan
 from provd.orchestrator.quiet import Quiet
@@ -37,12 +41,14 @@ from provd.proxmox.reports import (
 )
 from provd.remote.keys import Seal
 from provd.server_types import ServerType, ServerTypeBook
-from provd.store import hosts, images, operations
+from provd.store import hosts, operations
 from provd.store.database import Db, now
 
 RESEND_FOR = timedelta(minutes=2)
 RESEND_TIMES = 3
 """A response can be lost. The installer asks once; a human at its console may start it again."""
+
+LONGEST_HELLO = 200
 
 KEY_LIVES = timedelta(days=1)
 """How long the host itself honours our key, should nobody ever come to take it away."""
@@ -58,41 +64,72 @@ class _Party:
 
 class BootDesk:
     def __init__(
-        self, config: Config, book: ServerTypeBook, fleet: Fleet, runner: Operations, seal: Seal
+        self,
+        config: Config,
+        book: ServerTypeBook,
+        fleet: Fleet,
+        runner: Operations,
+        seal: Seal,
+        installers: Installers,
+        heard: Callable[[Contact], None],
     ) -> None:
         self._config = config
         self._book = book
         self._fleet = fleet
         self._runner = runner
         self._seal = seal
+        self._installers = installers
+        self._heard = heard
         self._quiet = Quiet()
 
     # --- 1. the firmware, through iPXE ---
 
-    async def script(self, mac_text: str, address: str) -> str:
-        """The iPXE script for whoever has this MAC. `NotYourTurn` for a stranger, who is noted."""
-        try:
-            mac = Mac.parse(mac_text)
-        except Invalid as exc:
-            raise NotYourTurn(str(exc)) from exc
+    async def script(self, mac_text: str, address: str, user_agent: str | None) -> str:
+        """The iPXE script for whoever has this MAC. `NotYourTurn` for a stranger, who is noted.
+
+        Strangers get a menu where `pxe.unknown` says so. `user_agent` is iPXE's, with its version.
+        """
+        mac = _parse_mac(mac_text)
         known = self._host_of([mac])
         if known is None:
-            await self._fleet.sighted(mac, address, "asked for an iPXE script")
-            raise NotYourTurn(f"{mac} is not registered here")
+            return await self._script_for_stranger(mac, address)
         host_id = known.id
+        version = IpxeVersion.of_user_agent(user_agent)
+        self._tell(known, Hop.SCRIPT, f"fetched its boot script with {version or 'an unknown iPXE'}", address)
         if BOOTS[known.state] is not Boots.INSTALLER and not self._quiet.may_say(host_id, known.state):
-            return scripts.local_disk_script(known.hostname)
+            return _local_disk_script(known)
 
         def fetched(change: Change) -> Host:
             boots = BOOTS[hosts.get(change.db, host_id).state]
-            if boots is Boots.INSTALLER:
-                images.offered(change.db, self._installer_url, change.at)
             return change.fact(host_id, Fact.SCRIPT_FETCHED, f"{address} fetched its boot script: {boots}")
 
         host = await self._fleet.change(fetched)
-        if BOOTS[host.state] is Boots.INSTALLER:
-            return scripts.installer_script(hostname=host.hostname, base_url=self._installer_url)
-        return scripts.local_disk_script(host.hostname)
+        if BOOTS[host.state] is not Boots.INSTALLER:
+            return _local_disk_script(host)
+        elsewhere = self._config.proxmox.installer_url
+        return scripts.installer_script(
+            hostname=host.hostname,
+            base_url=elsewhere or self._installers.base_url(self._party(host_id).operation),
+            # Another web server has the three files of Proxmox's own tool, and no fourth.
+            form=scripts.Form.SEPARATE if elsewhere else scripts.form_for(version),
+            local_boot=host.options.local_boot or LocalBoot.EXIT,
+        )
+
+    async def _script_for_stranger(self, mac: Mac, address: str) -> str:
+        unknown = self._config.pxe.unknown
+        if unknown is not Unknown.IGNORE:
+            await self._fleet.sighted(mac, address, "asked for an iPXE script")
+        if unknown is not Unknown.MENU:
+            raise NotYourTurn(f"{mac} is not registered here")
+        return scripts.unknown_script(mac=mac, base_url=self._config.server.public_url)
+
+    async def hello(self, mac_text: str, address: str, about: str) -> str:
+        """A stranger's menu: its operator wants it to be listed. `about` is what it says of itself."""
+        mac = _parse_mac(mac_text)
+        if self._config.pxe.unknown is not Unknown.MENU or self._host_of([mac]) is not None:
+            raise NotYourTurn(f"{mac} has no menu to say hello from")
+        await self._fleet.sighted(mac, address, one_line(f"says hello: {about}", LONGEST_HELLO))
+        return scripts.greeting_script(mac)
 
     # --- 2. the installer ---
 
@@ -155,11 +192,9 @@ class BootDesk:
                 management_mac=nic,
                 at=change.at,
             )
-            images.introduced_itself(
-                change.db, self._installer_url, machine.product, ".".join(map(str, machine.release))
-            )
 
         await self._fleet.change(disarm)
+        self._tell(host, Hop.ANSWER, "the installer fetched its answer", asker.split()[0])
         return answer
 
     async def _answer_again(self, party: _Party, asker: str) -> bytes:
@@ -182,12 +217,13 @@ class BootDesk:
         await self._fleet.change(count)
         return self._seal.open(served.sealed, _answer_context(operation))
 
-    def first_boot_script(self, host_id: HostId, token: Secret) -> bytes:
+    def first_boot_script(self, host_id: HostId, token: Secret, address: str) -> bytes:
         """The script that the installer puts into the new system. Fetched before the disk is touched."""
         party = self._proven(host_id, token)
         key = self._fleet.store.read(lambda db: operations.key(db, party.operation.id))
         if key is None:
             raise NotYourTurn("this operation has no key any more")
+        self._tell(party.host, Hop.FIRST_BOOT_SCRIPT, "the installer fetched the first-boot script", address)
         return build_first_boot_script(
             phone_home_url=f"{self._config.server.public_url}/api/hosts/{host_id}/phone-home",
             token=token,
@@ -214,7 +250,8 @@ class BootDesk:
                 hosts.set_host_keys(change.db, host_id, report.host_keys)
             return host
 
-        await self._fleet.change(write)
+        host = await self._fleet.change(write)
+        self._tell(host, Hop.REPORT, "the installer reported that it is done")
         managed = report.management.mac if report.management is not None else None
         if managed is not None and wanted is not None and managed != wanted:
             await self._runner.fail(
@@ -230,7 +267,7 @@ class BootDesk:
 
     async def phoned_home(self, host_id: HostId, token: Secret, body: bytes) -> None:
         """The first-boot script calls: this is where the host lives from now on."""
-        self._proven(host_id, token)
+        party = self._proven(host_id, token)
         call = parse_phone_home(body)
 
         def write(change: Change) -> None:
@@ -238,18 +275,18 @@ class BootDesk:
             host = change.fact(host_id, Fact.PHONED_HOME, f"called home from {call.ip}")
             if before is host.state:
                 return
-            hosts.set_address(change.db, host_id, call.ip, call.hardware_id)
+            hosts.set_address(change.db, host_id, call.ip, call.hardware_id, call.memory_mib)
             # What the installer reported was pinned and stays; only a lost report is made good.
             if before is State.INSTALLING:
                 hosts.set_host_keys(change.db, host_id, call.host_keys)
 
         await self._fleet.change(write)
+        self._tell(party.host, Hop.PHONE_HOME, "the new system called home", str(call.ip))
 
     # --- who is who ---
 
-    @property
-    def _installer_url(self) -> str:
-        return self._config.installer_url
+    def _tell(self, host: Host, hop: Hop, message: str, address: str = "") -> None:
+        self._heard(Contact(mac=host.mac, hop=hop, message=message, address=address))
 
     def _host_of(self, macs: list[Mac]) -> Host | None:
         """The one host that has one of `macs`. Two would be a contradiction: then it is nobody."""
@@ -293,6 +330,17 @@ class BootDesk:
 
     def _machine_url(self, host: Host, what: str, token: Secret) -> str:
         return f"{self._config.server.public_url}/api/hosts/{host.id}/{what}?token={token.reveal()}"
+
+
+def _parse_mac(text: str) -> Mac:
+    try:
+        return Mac.parse(text)
+    except Invalid as exc:
+        raise NotYourTurn(str(exc)) from exc
+
+
+def _local_disk_script(host: Host) -> str:
+    return scripts.local_disk_script(host.hostname, host.options.local_boot or LocalBoot.EXIT)
 
 
 def describe_machine(machine: SystemInfo) -> str:

@@ -38,12 +38,12 @@ from provd.domain.secrets import Secret
 from provd.orchestrator.fleet import Change, Fleet
 from provd.orchestrator.joining import Cluster, Door, Join
 from provd.orchestrator.passwords import ClusterPasswords
-from provd.proxmox import join, temporary_key
+from provd.proxmox import join, memory, temporary_key
 from provd.proxmox.first_boot import restart_command
 from provd.remote.keys import KeyPair, Seal
 from provd.remote.ssh import AuthRefused
 from provd.server_types import ServerTypeBook
-from provd.store import hosts, operations, registrations
+from provd.store import hosts, images, operations, registrations
 from provd.store.database import Db, now
 from provd.store.operations import SealedKey
 
@@ -129,6 +129,8 @@ class Rebuild:
         key = KeyPair.generate(f"provd-operation-{operation.id}")
         sealed = self._seal.seal(key.seed, _context(operation))
         operations.keep_key(change.db, operation.id, SealedKey(public_line=key.public_line, sealed=sealed))
+        if not self._config.proxmox.installer_url:
+            _settle_image(change, host, operation)
         armed = change.fact(
             host.id,
             Fact.REBUILD_STARTED,
@@ -369,6 +371,27 @@ class Rebuild:
 
     async def _note(self, host_id: HostId, message: str, level: Level = Level.INFO) -> None:
         await self._fleet.note(News(event="rebuild.note", message=message, level=level, host_id=host_id))
+
+
+def _settle_image(change: Change, host: Host, operation: Operation) -> None:
+    """What this operation installs: an image that becomes the default later does not change it midway."""
+    image = images.default(change.db)
+    if image is None:
+        raise Conflict(
+            "there is nothing to install yet: import Proxmox VE's ISO, with "
+            "`provd image import FILE.iso` or on the page Images"
+        )
+    operations.set_image(change.db, operation.id, image.id)
+    if not memory.fits(image.release, host.memory_mib):
+        change.note(
+            News(
+                event="rebuild.note",
+                message=f"{host.hostname} has {host.memory_mib} MiB of memory, and the installer of {image.release} "
+                f"is known to need {memory.memory_needed(image.release)} MiB when it comes over the network",
+                level=Level.WARNING,
+                host_id=host.id,
+            )
+        )
 
 
 def _announce_join(change: Change, host_id: HostId) -> bool:

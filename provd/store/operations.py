@@ -167,3 +167,13 @@ def _operation(row: sqlite3.Row) -> Operation:
         detail=row["detail"],
         finished_at=optional_moment(row["finished_at"]),
     )
+
+
+def set_image(db: Db, operation_id: OperationId, image_id: int) -> None:
+    """What this operation installs, whatever becomes the default meanwhile."""
+    db.execute("UPDATE operations SET image_id = ? WHERE id = ?", (image_id, operation_id))
+
+
+def image_of(db: Db, operation_id: OperationId) -> int | None:
+    row = db.execute("SELECT image_id FROM operations WHERE id = ?", (operation_id,)).fetchone()
+    return row["image_id"] if row is not None else None

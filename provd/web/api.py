@@ -5,14 +5,13 @@ from quart import Blueprint, Response, g, jsonify, request
 from provd.domain.errors import Conflict, Invalid
 from provd.domain.hosts import Host, HostId, OperationId
 from provd.domain.operations import Kind
-from provd.store import activity, hosts, images, operations
+from provd.store import activity, hosts, operations
 from provd.web import bodies
 from provd.web.parts import Parts
 from provd.web.views import (
     View,
     activity_view,
     host_view,
-    image_view,
     operation_view,
     server_type_view,
     sighting_view,
@@ -67,6 +66,7 @@ def blueprint(parts: Parts) -> Blueprint:
         operation = await parts.operations.start(HostId(host_id), Kind.REBUILD, g.actor)
         if password is not None:
             parts.passwords.give(operation.id, password)
+        await parts.waker.rebuild_started(HostId(host_id))
         return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
 
     # --- operations ---
@@ -117,10 +117,6 @@ def blueprint(parts: Parts) -> Blueprint:
     @api.get("/sightings")
     async def list_sightings() -> Response:
         return jsonify({"sightings": [sighting_view(seen) for seen in read(hosts.sightings)]})
-
-    @api.get("/images")
-    async def list_images() -> Response:
-        return jsonify({"images": [image_view(image) for image in read(images.everything)]})
 
     @api.get("/server-types")
     async def list_server_types() -> Response:

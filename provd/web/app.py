@@ -4,8 +4,9 @@ from quart import Response, g, jsonify, request
 from quart_trio import QuartTrio
 from werkzeug.routing import IntegerConverter, Map
 
+from provd.network_boot import url_at
 from provd.store import activity
-from provd.web import api, assets, boot, gate, pages, problems, stream
+from provd.web import api, assets, boot, boot_files, doctor, gate, pages, problems, stream, trail
 from provd.web.parts import Parts
 from provd.web.views import activity_view
 
@@ -25,16 +26,39 @@ def create_app(parts: Parts) -> QuartTrio:
     app = QuartTrio("provd", static_folder=None, template_folder=None)
     app.url_map.converters["id"] = IdConverter
     problems.install(app)
-    server = parts.config.server
+    server, boot_address = parts.config.server, parts.boot.address
     gate.install(
         app,
-        gate.GateConfig(public_url=server.public_url, allowed_hosts=server.host_headers, auth=server.auth),
+        gate.GateConfig(
+            public_url=server.public_url,
+            # Firmware calls by address: it may have no name server.
+            allowed_hosts=[*server.host_headers, *([str(boot_address.ip)] if boot_address else [])],
+            auth=server.auth,
+        ),
         parts.store,
     )
     app.register_blueprint(boot.blueprint(parts.desk))
+    app.register_blueprint(
+        boot_files.blueprint(
+            parts.boot.files,
+            parts.desk,
+            base_url=url_at(server, boot_address.ip) if boot_address else server.public_url,
+            mac_of=parts.boot.neighbours.mac_of,
+            heard=parts.front_desk.heard,
+        )
+    )
     app.register_blueprint(api.blueprint(parts))
+    app.register_blueprint(
+        trail.blueprint(fleet=parts.fleet, trail=parts.trail, recorder=parts.boot.recorder, waker=parts.waker)
+    )
+    app.register_blueprint(doctor.blueprint(parts.doctor, parts.book, parts.store))
     app.register_blueprint(pages.blueprint(parts))
     app.register_blueprint(assets.blueprint())
+
+    downloads = stream.Downloads(
+        current=lambda: [trail.progress_view(one) for one in parts.downloads.current()],
+        bell=parts.downloads.bell,
+    )
 
     @app.get("/events")
     async def events() -> Response:
@@ -45,6 +69,7 @@ def create_app(parts: Parts) -> QuartTrio:
             last_id=stream.last_event_id(request),
             render=activity_view,
             welcome=g.still_welcome,
+            downloads=downloads,
         )
 
     @app.get("/healthz")

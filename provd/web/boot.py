@@ -19,7 +19,8 @@ def blueprint(desk: BootDesk) -> Blueprint:
 
     @machines.get("/ipxe/<mac>")
     async def script(mac: str) -> Response:
-        return _text(await desk.script(mac, _address()), "text/plain")
+        agent = request.headers.get("User-Agent")
+        return _text(await desk.script(mac.removesuffix(".ipxe"), _address(), agent), "text/plain")
 
     @machines.post("/api/boot/answer")
     async def answer() -> Response:
@@ -27,7 +28,7 @@ def blueprint(desk: BootDesk) -> Blueprint:
 
     @machines.get("/api/hosts/<id:host_id>/first-boot-script")
     async def first_boot_script(host_id: int) -> Response:
-        return _text(desk.first_boot_script(HostId(host_id), _token()), "text/x-shellscript")
+        return _text(desk.first_boot_script(HostId(host_id), _token(), _address()), "text/x-shellscript")
 
     @machines.post("/api/hosts/<id:host_id>/installed")
     async def installed(host_id: int) -> Response:

@@ -77,6 +77,7 @@ class Body(StrEnum):
     ANYTHING = ""
     JSON = "application/json"
     FORM = "application/x-www-form-urlencoded"
+    CHUNK = "application/offset+octet-stream"
 
 
 @frozen
@@ -91,7 +92,7 @@ class RouteClass:
 
 
 ROUTES = (
-    RouteClass(r"/ipxe/{}", Plane.MACHINE, 0),
+    RouteClass(r"/ipxe/{}(/hello)?|/boot/{}", Plane.MACHINE, 0),
     RouteClass(r"/api/boot/answer", Plane.MACHINE, 256 * KIB),
     RouteClass(r"/api/boot/.+", Plane.MACHINE, 16 * KIB),
     RouteClass(r"/api/hosts/{}/installed", Plane.MACHINE, 1024 * KIB),
@@ -99,9 +100,10 @@ ROUTES = (
     RouteClass(r"/api/hosts/{}/phone-home", Plane.MACHINE, 16 * KIB),
     RouteClass(r"/sign-in|/sign-out", Plane.PUBLIC, 4 * KIB, Body.FORM),
     RouteClass(r"/static/.+|/favicon\.ico|/healthz", Plane.PUBLIC, 0),
+    RouteClass(r"/api/images/uploads/{}", Plane.OPERATOR, 1024 * KIB, Body.CHUNK),
     RouteClass(r"/api/.+", Plane.OPERATOR, 64 * KIB, Body.JSON),
     RouteClass(r"/events", Plane.OPERATOR, 0),
-    RouteClass(r"/|/hosts/.+|/ops/.+", Plane.OPERATOR, 64 * KIB, Body.FORM, page=True),
+    RouteClass(r"/|/hosts/.+|/ops/.+|/images|/doctor", Plane.OPERATOR, 64 * KIB, Body.FORM, page=True),
 )
 """The first that fits a rule decides."""
 

@@ -23,6 +23,7 @@ from provd.store import activity, hosts, operations, registrations
 from provd.store.database import Db, now
 from provd.web.api import all_hosts, one_host
 from provd.web.parts import Parts
+from provd.web.trail import BLANK_STATION, trail_view
 from provd.web.views import View, activity_view, operation_view, server_type_view, sighting_view
 
 RECENT = 50
@@ -119,6 +120,8 @@ def blueprint(parts: Parts) -> Blueprint:
             needs_password=parts.passwords.standing is None,
             existing_node=parts.config.proxmox.existing_node,
             blank_operation=BLANK_OPERATION,
+            trail=trail_view(host, parts.trail, parts.boot.recorder, parts.waker),
+            blank_station=BLANK_STATION,
             **_installation(parts, host),
         )
 

@@ -3,13 +3,20 @@
 from attrs import frozen
 
 from provd.config import Config
+from provd.doctor.doctor import Doctor
+from provd.network_boot import NetworkBoot
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
+from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.fleet import Fleet
+from provd.orchestrator.front_desk import FrontDesk
+from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.orchestrator.rebuild import Rebuild
+from provd.orchestrator.trail import Trail
+from provd.orchestrator.waking import Waker
 from provd.server_types import ServerTypeBook
 from provd.store.database import Store
 
@@ -26,3 +33,10 @@ class Parts:
     operations: Operations
     passwords: ClusterPasswords
     desk: BootDesk
+    boot: NetworkBoot
+    front_desk: FrontDesk
+    trail: Trail
+    waker: Waker
+    installers: Installers
+    downloads: Downloads
+    doctor: Doctor

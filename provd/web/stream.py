@@ -3,14 +3,18 @@
 The activity table is the buffer: an event's id is its row's, a reader that was away asks for "all
 after 17", and a slow one costs nothing but its own delay. This file knows neither SQL nor what an
 activity looks like to a browser; it is handed functions for both.
+
+Beside history goes what is true at this moment and nothing but: how far downloads are. Those frames
+have no id and are never told again; a reader that comes late is told how things stand now.
 """
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 
 import trio
-from attrs import define
+from attrs import define, field, frozen
 from quart import Request, Response, current_app, request
 from quart.wrappers.response import ResponseBody
 
@@ -24,8 +28,23 @@ RETRY_MILLISECONDS = 2_000
 MOST_STREAMS = 64
 """An event costs about 0.2 ms of the loop for each reader, and DHCP answers on the same loop."""
 
+PROGRESS_SECONDS = 0.5
+"""Between two frames about downloads, to one reader."""
+
 UNKNOWN = -1
 """Stands for a last id that no row can have had: such a reader starts anew."""
+
+
+@frozen(kw_only=True)
+class Downloads:
+    """What is being downloaded: `current` gives one view for each, `bell` rings when they have changed."""
+
+    current: Callable[[], Sequence[Mapping[str, object]]] = tuple
+    """Each names its download by `host_id` and `name`."""
+    bell: Bell = field(factory=Bell)
+
+
+NO_DOWNLOADS = Downloads()
 
 
 @define
@@ -43,6 +62,9 @@ class EventStream(ResponseBody):
     is older than what is kept, or newer than what was ever given (another database), gets a single
     `reset` event that says "load the page again", and goes on from the newest.
 
+    A running download that moved is a `progress` event, at most every `PROGRESS_SECONDS`; one that is
+    over, whether or not it came to its end, is told once more, with `running: false`.
+
     No generator, so that no cancel scope is ever suspended inside one.
     """
 
@@ -56,6 +78,7 @@ class EventStream(ResponseBody):
         render: Callable[[Activity], Mapping[str, object]],
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         welcome: Callable[[], bool] = lambda: True,
+        downloads: Downloads = NO_DOWNLOADS,
         readers: Readers | None = None,
     ) -> None:
         self._rows_after = rows_after
@@ -63,13 +86,16 @@ class EventStream(ResponseBody):
         self._render = render
         self._heartbeat_seconds = heartbeat_seconds
         self._welcome = welcome
+        self._downloads = downloads
+        self._shown: dict[tuple[object, object], Mapping[str, object]] = {}
+        self._show_at = -math.inf
         self._readers = readers or Readers()
         oldest, newest = bounds()
         known = last_id is not None and oldest - 1 <= last_id <= newest
         self._last = last_id if known and last_id is not None else newest
         self._greeting: bytes | None = b"retry: %d\n\n" % RETRY_MILLISECONDS
         if last_id is not None and not known:
-            self._greeting += _frame(newest, "reset", {"newest": newest})
+            self._greeting += _frame("reset", {"newest": newest}, newest)
 
     async def __aenter__(self) -> "EventStream":
         self._readers.open += 1
@@ -91,19 +117,44 @@ class EventStream(ResponseBody):
         if self._greeting is not None:
             greeting, self._greeting = self._greeting, None
             return greeting
+        beat_at = trio.current_time() + self._heartbeat_seconds
         while True:
-            ring = self._bell.next()
+            bells = [self._bell.next(), self._downloads.bell.next()]
             if not self._welcome():
                 raise StopAsyncIteration
             rows = self._rows_after(self._last)
             if rows:
-                break
-            with trio.move_on_after(self._heartbeat_seconds) as patience:
-                await ring.wait()
-            if patience.cancelled_caught:
+                self._last = rows[-1].id
+                return b"".join(_frame("activity", self._render(row), row.id) for row in rows)
+            may_show = trio.current_time() >= self._show_at
+            if may_show and (frames := self._progress()):
+                self._show_at = trio.current_time() + PROGRESS_SECONDS
+                return frames
+            if trio.current_time() >= beat_at:
                 return b": beat\n\n"
-        self._last = rows[-1].id
-        return b"".join(_frame(row.id, "activity", self._render(row)) for row in rows)
+            # Downloads ring more often than they are shown: until then nobody listens to them.
+            with trio.move_on_at(beat_at if may_show else min(beat_at, self._show_at)):
+                await _first_of(bells if may_show else bells[:1])
+
+    def _progress(self) -> bytes:
+        """A frame for each download that is not as it was shown last."""
+        running = {(view["host_id"], view["name"]): view for view in self._downloads.current()}
+        over = [{**view, "running": False} for key, view in self._shown.items() if key not in running]
+        moved = [{**view, "running": True} for key, view in running.items() if self._shown.get(key) != view]
+        self._shown = running
+        return b"".join(_frame("progress", view) for view in over + moved)
+
+
+async def _first_of(rings: Sequence[trio.Event]) -> None:
+    """Wait until one of them rings."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait_for(ring: trio.Event) -> None:
+            await ring.wait()
+            nursery.cancel_scope.cancel()
+
+        for ring in rings:
+            nursery.start_soon(wait_for, ring)
 
 
 def event_response(
@@ -115,6 +166,7 @@ def event_response(
     render: Callable[[Activity], Mapping[str, object]],
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     welcome: Callable[[], bool] = lambda: True,
+    downloads: Downloads = NO_DOWNLOADS,
 ) -> Response:
     """The answer to `GET /events`; a 503 problem when too many read already.
 
@@ -133,6 +185,7 @@ def event_response(
         render=render,
         heartbeat_seconds=heartbeat_seconds,
         welcome=welcome,
+        downloads=downloads,
         readers=readers,
     )
     # Quart answers HEAD with the view for GET, and that one would never end.
@@ -156,7 +209,8 @@ def last_event_id(request: Request) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else UNKNOWN
 
 
-def _frame(id: int, event: str, data: Mapping[str, object]) -> bytes:
+def _frame(event: str, data: Mapping[str, object], id: int | None = None) -> bytes:
     # ASCII JSON has no line break and no lone surrogate: a machine's text cannot break a frame.
     text = json.dumps(data, separators=(",", ":"))
-    return f"id: {id}\nevent: {event}\ndata: {text}\n\n".encode("ascii")
+    number = f"id: {id}\n" if id is not None else ""
+    return f"{number}event: {event}\ndata: {text}\n\n".encode("ascii")

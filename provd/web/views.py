@@ -13,7 +13,6 @@ from provd.domain.operations import Operation
 from provd.orchestrator.rebuild import WAITS
 from provd.server_types import ServerType
 from provd.store.convert import options_to_json
-from provd.store.images import Image
 
 View = Mapping[str, object]
 
@@ -78,16 +77,6 @@ def sighting_view(sighting: Sighting) -> View:
         "first_seen": _time(sighting.first_seen),
         "last_seen": _time(sighting.last_seen),
         "times": sighting.times,
-    }
-
-
-def image_view(image: Image) -> View:
-    return {
-        "url": image.url,
-        "product": image.product,
-        "release": image.release,
-        "first_offered": _time(image.first_offered),
-        "last_offered": _time(image.last_offered),
     }
 
 

@@ -173,10 +173,155 @@ async def test_revoked_reader_is_shown_out() -> None:
             await anext(reader)
 
 
+# --- downloads ---
+
+
+class Files:
+    """What is being downloaded, and a bell: what the image server is to a stream."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, int] = {}
+        self.bell = Bell()
+
+    def put(self, name: str, sent: int | None) -> None:
+        if sent is None:
+            del self.running[name]
+        else:
+            self.running[name] = sent
+        self.bell.ring()
+
+    def current(self) -> list[dict[str, object]]:
+        return [{"host_id": 1, "name": name, "sent": sent} for name, sent in self.running.items()]
+
+    @property
+    def downloads(self) -> stream.Downloads:
+        return stream.Downloads(current=self.current, bell=self.bell)
+
+
+def progress(chunk: bytes) -> list[tuple[str, int, bool]]:
+    """Name, bytes and whether it goes on, of a chunk that has progress frames and nothing else."""
+    found = []
+    for frame in chunk.decode().removesuffix("\n\n").split("\n\n"):
+        event, data = frame.split("\n")
+        assert event == "event: progress"
+        view = json.loads(data.removeprefix("data: "))
+        found.append((view["name"], view["sent"], view["running"]))
+    return found
+
+
+async def test_a_late_reader_is_told_how_downloads_stand() -> None:
+    """What runs when it comes is told at once, without an id: it is never told again."""
+    files = Files()
+    files.put("a", 7)
+    async with History(newest=5).stream(5, downloads=files.downloads) as events:
+        reader = aiter(events)
+        await anext(reader)
+        assert progress(await anext(reader)) == [("a", 7, True)]
+
+
+async def test_progress_is_told_twice_a_second_and_never_stale(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """However often the bell rings: a frame each half second, with the newest numbers, the last included."""
+    files = Files()
+    async with History().stream(downloads=files.downloads) as events, trio.open_nursery() as nursery:
+        reader = aiter(events)
+        await anext(reader)
+
+        async def download() -> None:
+            for number in range(201):
+                files.put("a", number)
+                await trio.sleep(0.01)
+
+        nursery.start_soon(download)
+        began = trio.current_time()
+        seen: list[tuple[float, int]] = []
+        while not seen or seen[-1][1] < 200:
+            [(_, sent, running)] = progress(await anext(reader))
+            assert running
+            seen.append((round(trio.current_time() - began, 2), sent))
+    assert [at for at, _ in seen][:5] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert all(abs(sent - min(at, 2.0) * 100) <= 1 for at, sent in seen)
+
+
+async def test_a_download_that_is_over_is_told_once_more(autojump_clock: trio.testing.MockClock) -> None:
+    """Gone from the list means over; the one beside it, which did not move, is not repeated."""
+    files = Files()
+    files.put("a", 1)
+    files.put("b", 1)
+    async with History().stream(downloads=files.downloads) as events:
+        reader = aiter(events)
+        await anext(reader)
+        assert progress(await anext(reader)) == [("a", 1, True), ("b", 1, True)]
+        files.put("a", None)
+        assert progress(await anext(reader)) == [("a", 1, False)]
+        assert await anext(reader) == b": beat\n\n"
+
+
+async def test_progress_and_history_do_not_hold_each_other_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A row comes at once although a frame was sent just now; beats come although the bell rings."""
+    files, history = Files(), History()
+    files.put("a", 1)
+    async with history.stream(downloads=files.downloads) as events, trio.open_nursery() as nursery:
+        reader = aiter(events)
+        await anext(reader)
+        assert progress(await anext(reader)) == [("a", 1, True)]
+        began = trio.current_time()
+        history.add()
+        assert ids(await anext(reader)) == [1]
+        assert trio.current_time() == began
+
+        async def ring() -> None:
+            while True:
+                files.bell.ring()
+                await trio.sleep(0.1)
+
+        nursery.start_soon(ring)
+        assert await anext(reader) == b": beat\n\n"
+        assert trio.current_time() - began == 10
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_busy_download_does_not_wake_its_readers_all_the_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """History is looked at about as often as a frame is due, not whenever a block was sent."""
+    files, history = Files(), History()
+    looks = 0
+
+    def rows_after(last: int) -> list[Activity]:
+        nonlocal looks
+        looks += 1
+        return history.after(last)
+
+    reading = EventStream(
+        rows_after=rows_after,
+        bounds=history.bounds,
+        bell=history.bell,
+        last_id=None,
+        render=lambda row: {},
+        downloads=files.downloads,
+    )
+    async with reading as events, trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            async for _ in events:
+                pass
+
+        nursery.start_soon(read)
+        for number in range(1000):
+            files.put("a", number)
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert looks < 100
+
+
 @given(st.text())
 def test_no_text_breaks_a_frame(message: str) -> None:
     """Whatever a machine managed to get into a message: one frame, one line of data, the same text."""
-    frame = stream._frame(1, "activity", {"message": message})
+    frame = stream._frame("activity", {"message": message}, 1)
     lines = frame.decode("ascii").split("\n")
     assert lines[0] == "id: 1"
     assert lines[3:] == ["", ""]

@@ -1,18 +1,20 @@
 """Runs an iPXE script the way iPXE does, for the commands that a boot server needs.
 
 It knows nothing of machines: it is handed the settings and a way to fetch, and says how control left
-the script. An unknown command fails, as it does in a build of iPXE that lacks it. Semantics:
-iPXE 1.21.1 and 2.0.0, `core/exec.c` and `image/script.c`.
+the script. An unknown command or option fails, as it does in a build of iPXE that lacks it. Nobody sits
+at the screen unless a choice is handed over. Semantics: Debian's iPXE of 2019, 2025 and 2026, which
+`tests/netboot/test_scripts_real_ipxe.py` compares it with.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import quote, urljoin
 
 from attrs import define, field, frozen
 
 _SETTING = re.compile(r"\$\{([^${}]*)\}")
 _FEW_COMMANDS = 10_000  # a script that does more is going in circles: this machine has no patience
+_FEW_SCRIPTS = 40  # that chain to one another
 
 
 class FetchFailed(Exception):
@@ -47,26 +49,39 @@ class _CommandFailed(Exception):
     pass
 
 
-class _ScriptLeft(Exception):
-    pass
+@define
+class _Exited(Exception):
+    """`exit` ends one script. Whoever chained to it goes on, unless it was replaced."""
+
+    status: int
+
+
+class _MachineLeft(Exception):
+    """iPXE gave the machine away, or will never do so: no script goes on."""
 
 
 @define(eq=False)
 class _Machine:
     fetch: Callable[[str], Awaitable[bytes]]
-    base: str
     settings: dict[str, str]
+    picks: str | None
+    base: str = ""
+    """The URL of the script that runs."""
+    labels: Mapping[str, int] = field(factory=dict)
+    """Those of the script that runs, with their line numbers."""
+    depth: int = 0
+    jump: int | None = None
     numbers: set[str] = field(factory=set)  # the settings that were set as int32
     images: list[tuple[bool, Image]] = field(factory=list)  # (is the kernel, image)
+    menu: list[str] | None = None  # the items that can be chosen
     echoed: list[str] = field(factory=list)
     slept: list[float] = field(factory=list)
-    jump: str | None = None
     booted: Boots | None = None
 
 
 @frozen(kw_only=True)
 class Run:
-    """How a script ended, what it printed, and the seconds it asked to sleep."""
+    """How a script ended, what it printed, and the seconds it asked to sleep or waited for a choice."""
 
     outcome: Boots | BootsLocalDisk
     echoed: tuple[str, ...]
@@ -74,25 +89,54 @@ class Run:
 
 
 async def run_script(
-    script: str, *, base: str, settings: Mapping[str, str], fetch: Callable[[str], Awaitable[bytes]]
+    script: str,
+    *,
+    base: str,
+    settings: Mapping[str, str],
+    fetch: Callable[[str], Awaitable[bytes]],
+    picks: str | None = None,
 ) -> Run:
-    """Run `script`, which came from the URL `base`; `fetch` raises `FetchFailed`. Sleeps are only noted."""
-    machine = _Machine(fetch=fetch, base=base, settings=dict(settings))
-    lines = script.splitlines()
-    if not lines or re.match(r"#!ipxe(\s|$)", lines[0]) is None:
-        reason = "not an iPXE script"
-    else:
-        try:
-            reason = await _run_lines(lines, machine)
-        except _ScriptLeft as left:
-            reason = str(left)
-        except _CommandFailed as failed:
-            reason = f"script failed: {failed}"
+    """Run `script`, which came from the URL `base`; `fetch` raises `FetchFailed`. Sleeps are only noted.
+
+    `picks` is the item that somebody chooses in a menu; None: it is left to its timeout.
+    """
+    machine = _Machine(fetch, dict(settings), picks)
+    try:
+        reason = await _run_whole(script, base, machine)
+    except _MachineLeft as left:
+        reason = str(left)
+    except _Exited as exited:
+        reason = f"exit {exited.status}" if exited.status else "exit"
+    except _CommandFailed as failed:
+        reason = f"script failed: {failed}"
     return Run(
         outcome=machine.booted or BootsLocalDisk(reason),
         echoed=tuple(machine.echoed),
         slept=tuple(machine.slept),
     )
+
+
+async def _run_whole(script: str, url: str, machine: _Machine) -> str:
+    """Run one script to its end. Raises what ended it before."""
+    lines = script.splitlines()
+    if not lines or re.match(r"#!ipxe(\s|$)", lines[0]) is None:
+        raise _MachineLeft("not an iPXE script")
+    if machine.depth == _FEW_SCRIPTS:
+        raise _MachineLeft("the scripts go in circles")
+    before = machine.base, machine.labels
+    machine.base, machine.labels = url, _find_labels(lines)
+    machine.depth += 1
+    try:
+        return await _run_lines(lines, machine)
+    finally:
+        machine.base, machine.labels = before
+        machine.depth -= 1
+
+
+def _find_labels(lines: list[str]) -> Mapping[str, int]:
+    """A label that is there twice is where it stands first."""
+    numbered = [(line.split()[0][1:], number) for number, line in enumerate(lines) if line.startswith(":")]
+    return dict(reversed(numbered))
 
 
 async def _run_lines(lines: list[str], machine: _Machine) -> str:
@@ -103,39 +147,42 @@ async def _run_lines(lines: list[str], machine: _Machine) -> str:
         await _run_line(lines[at], machine)
         at += 1
         if machine.jump is not None:
-            at, machine.jump = _find_label(lines, machine.jump), None
-    return "the script goes in circles"
-
-
-def _find_label(lines: list[str], label: str) -> int:
-    for number, line in enumerate(lines):
-        if line.startswith(":") and line.split()[0] == f":{label}":
-            return number
-    raise _CommandFailed(f"goto {label}: no such label")
+            at, machine.jump = machine.jump, None
+    raise _MachineLeft("the script goes in circles")
 
 
 async def _run_line(line: str, machine: _Machine) -> None:
-    """One line of commands joined by `||` and `&&`: the first joint that does not want more ends the line.
+    """One line of commands with joints between them, which bind from left to right, as in a shell.
 
-    So in `a || b && c`, an `a` that succeeds leaves `c` undone. Raises `_CommandFailed` for the last
-    command that ran.
+    So in `a || b && c`, an `a` that succeeds skips `b` and does `c`. Raises `_CommandFailed` for the
+    last command that ran.
     """
     words: list[str] = []
+    failure: _CommandFailed | None = None
+    runs = True
     for token in [*line.split(), "#"]:
-        if token not in ("||", "&&") and token[0] != "#":
+        is_end = token[0] == "#"  # or a comment
+        if not is_end and token not in _JOINTS:
             words.append(token)
             continue
-        failure = await _run_command([_expand(word, machine.settings) for word in words], machine)
-        words = []
-        is_comment = token[0] == "#"
-        if is_comment or machine.jump is not None or (token == "||") != (failure is not None):
+        if runs:
+            failure = await _run_command([_expand(word, machine.settings) for word in words], machine)
+        if is_end or machine.jump is not None:
             break
+        words, runs = [], _JOINTS[token](failure)
     if failure is not None:
         raise failure
 
 
+_JOINTS: Mapping[str, Callable[[_CommandFailed | None], bool]] = {
+    "||": lambda failure: failure is not None,
+    "&&": lambda failure: failure is None,
+    ";": lambda failure: True,
+}
+
+
 async def _run_command(words: list[str], machine: _Machine) -> _CommandFailed | None:
-    """The failure is a value here, because `||` looks at it."""
+    """The failure is a value here, because the joint behind it looks at it."""
     if not words or words[0].startswith(":"):
         return None
     command = COMMANDS.get(words[0])
@@ -211,7 +258,7 @@ def _clear(words: list[str], machine: _Machine) -> None:
 
 
 def _isset(words: list[str], machine: _Machine) -> None:
-    if not any(words):
+    if len(words) != 1 or not words[0]:
         raise _CommandFailed("isset: not set")
 
 
@@ -225,24 +272,112 @@ def _echo(words: list[str], machine: _Machine) -> None:
 
 
 def _sleep(words: list[str], machine: _Machine) -> None:
-    try:
-        machine.slept.append(float("".join(words)))
-    except ValueError as error:
-        raise _CommandFailed("sleep: invalid number") from error
+    machine.slept.append(_number("".join(words)))
 
 
 def _goto(words: list[str], machine: _Machine) -> None:
-    if len(words) != 1:
-        raise _CommandFailed("goto: usage")
-    machine.jump = words[0]
+    label = " ".join(words)
+    if label not in machine.labels:
+        raise _CommandFailed(f"goto {label}: no such label")
+    machine.jump = machine.labels[label]
 
 
 def _exit(words: list[str], machine: _Machine) -> None:
-    raise _ScriptLeft(" ".join(["exit", *words]))
+    raise _Exited(_number("".join(words) or "0"))
 
 
 def _sanboot(words: list[str], machine: _Machine) -> None:
-    raise _ScriptLeft(" ".join(["sanboot", *words]))
+    raise _MachineLeft(" ".join(["sanboot", *words]))
+
+
+def _autoboot(words: list[str], machine: _Machine) -> None:
+    """Would begin again with DHCP: whoever answers that knows what comes next, this file does not."""
+    raise _MachineLeft(" ".join(["autoboot", *words]))
+
+
+def _ifopen(words: list[str], machine: _Machine) -> None:
+    for name in words or ["net0"]:
+        if f"{name}/mac" not in machine.settings:
+            raise _CommandFailed(f"{name}: no such network device")
+
+
+def _menu(words: list[str], machine: _Machine) -> None:
+    _options(words, flags=(), valued=())
+    machine.menu = []
+
+
+def _item(words: list[str], machine: _Machine) -> None:
+    """`item --gap -- text` cannot be chosen, `item name text` can."""
+    options, rest = _options(words, flags=("--gap",), valued=())
+    if machine.menu is None:
+        raise _CommandFailed("item: no such menu")
+    if "--gap" not in options:
+        machine.menu += rest[:1]
+
+
+def _choose(words: list[str], machine: _Machine) -> None:
+    options, rest = _options(words, flags=(), valued=("--timeout", "--default"))
+    items, machine.menu = machine.menu, None
+    if not items or len(rest) != 1:
+        raise _CommandFailed("choose: no such menu")
+    default = options.get("--default", items[0])
+    if default not in items or (machine.picks is not None and machine.picks not in items):
+        raise _CommandFailed("choose: no such item")
+    if machine.picks is None:
+        milliseconds = _number(options.get("--timeout", "0"))
+        if milliseconds <= 0:
+            raise _MachineLeft("choose: waits for ever")
+        machine.slept.append(milliseconds / 1000)
+    machine.numbers.discard(rest[0])
+    machine.settings[rest[0]] = machine.picks or default
+
+
+def _options(
+    words: list[str], *, flags: Sequence[str], valued: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """What stands in front of the first plain word or `--`, and the rest."""
+    options: dict[str, str] = {}
+    rest = list(words)
+    while rest and rest[0].startswith("--"):
+        name = rest.pop(0)
+        if name == "--":
+            break
+        if name in flags:
+            options[name] = ""
+        elif name in valued and rest:
+            options[name] = rest.pop(0)
+        else:
+            raise _CommandFailed(f"{name}: unrecognised option")
+    return options, rest
+
+
+async def _chain(words: list[str], machine: _Machine) -> None:
+    """Run another script, and go on behind it; with --replace there is nothing to come back to."""
+    options, rest = _options(words, flags=("--replace", "--autofree"), valued=())
+    if len(rest) != 1:
+        raise _CommandFailed("chain: usage")
+    url = urljoin(machine.base, rest[0])
+    try:
+        script = (await machine.fetch(url)).decode("utf-8", "replace")
+    except FetchFailed as error:
+        raise _CommandFailed(f"{url}: {error}") from error
+    if not script.startswith("#!ipxe"):
+        raise _CommandFailed(f"{url}: exec format error")
+    replaces = "--replace" in options
+    try:
+        ended = await _run_whole(script, url, machine)
+    except _Exited as exited:
+        if replaces:
+            raise
+        if exited.status:
+            raise _CommandFailed(f"{url}: exit {exited.status}") from exited
+        return
+    except _CommandFailed as failed:
+        if replaces:
+            raise _MachineLeft(f"script failed: {failed}") from failed
+        raise
+    if replaces:
+        raise _MachineLeft(ended)
 
 
 async def _download(words: list[str], machine: _Machine, *, is_kernel: bool) -> None:
@@ -279,7 +414,7 @@ def _boot(words: list[str], machine: _Machine) -> None:
         raise _CommandFailed("boot: exec format error")
     initrds = tuple(image for is_kernel, image in machine.images if not is_kernel)
     machine.booted = Boots(kernel, initrds)
-    raise _ScriptLeft("boot")
+    raise _MachineLeft("boot")
 
 
 COMMANDS: Mapping[str, Callable[[list[str], _Machine], Awaitable[None] | None]] = {
@@ -292,6 +427,12 @@ COMMANDS: Mapping[str, Callable[[list[str], _Machine], Awaitable[None] | None]] 
     "echo": _echo,
     "sleep": _sleep,
     "goto": _goto,
+    "ifopen": _ifopen,
+    "menu": _menu,
+    "item": _item,
+    "choose": _choose,
+    "chain": _chain,
+    "autoboot": _autoboot,
     "exit": _exit,
     "sanboot": _sanboot,
     "kernel": _kernel,

@@ -17,7 +17,7 @@ import trio
 
 from provd.simulator.rack.machine import Firmware
 from provd.simulator.rack.rack import Rack, open_rack
-from provd.simulator.vm import guest
+from provd.simulator.vm.iso import build_iso
 
 DEADLINE_SECONDS = 15 * 60.0
 """For one rebuild. In software emulation on two old cores it takes about three minutes."""
@@ -105,8 +105,13 @@ async def import_image(rack: Rack) -> None:
     iso = rack.directory / "stand-in.iso"
     if not iso.exists():
         say("making a stand-in for Proxmox's ISO")
-        await trio.to_thread.run_sync(guest.build_iso, iso)
+        await trio.to_thread.run_sync(build_iso, iso, cache_directory())
         await rack.provd("image", "import", str(iso))
+
+
+def cache_directory() -> Path:
+    """Where Debian packages and finished ISOs are kept from one run to the next."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "provd-lab"
 
 
 def say(line: str) -> None:

@@ -5,7 +5,6 @@ hangs in its first instruction looks like a firmware that cannot boot from the n
 """
 
 import shutil
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from attrs import define, field
 
 from provd.simulator.rack import processes
 from provd.simulator.rack.lan import Lan
+from provd.simulator.vm.qemu import qemu_arguments
 
-MEMORY_MIB = 1024
 DISK_MIB = 1024
 
 
@@ -41,8 +40,8 @@ class VirtualMachine:
     directory: Path
     lan: Lan
     tap: str
-    guest_arguments: Sequence[str]
-    """What the system inside needs, beside firmware, disk and NIC."""
+    cluster_dir: Path
+    """What the system inside joins."""
     process: trio.Process | None = field(default=None)
 
     @property
@@ -84,8 +83,6 @@ class VirtualMachine:
         return [
             "qemu-system-x86_64",
             *("-name", self.name),
-            *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1"),
-            *("-m", str(MEMORY_MIB)),
             *("-display", "none", "-monitor", "none"),
             *("-chardev", f"file,id=console,path={self.directory / 'console.log'},append=on"),
             *("-serial", "chardev:console"),
@@ -94,9 +91,8 @@ class VirtualMachine:
             *("-device", nic if self.firmware is Firmware.BIOS else f"{nic},romfile="),
             *("-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={self.directory / 'disk.img'}"),
             *("-device", "virtio-blk-pci,drive=disk,serial=PROVD-DISK,bootindex=1"),
-            *("-smbios", f"type=1,uuid={self.uuid},serial={self.name},manufacturer=provd,product=Rack"),
             *self._firmware_arguments(),
-            *self.guest_arguments,
+            *qemu_arguments(uuid=self.uuid, serial=self.name, cluster=self.cluster_dir),
         ]
 
     def _firmware_arguments(self) -> list[str]:
@@ -106,8 +102,6 @@ class VirtualMachine:
         arguments = [
             *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF_DIRECTORY / code}"),
             *("-drive", f"if=pflash,format=raw,file={self.directory / 'firmware-variables.fd'}"),
-            # OVMF's network stack wants random numbers.
-            *("-device", "virtio-rng-pci"),
             *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
         ]
         if self.firmware is Firmware.UEFI_HTTP:

@@ -24,17 +24,19 @@ from provd.simulator.lab import CLUSTER_PASSWORD, ROOT_PASSWORD_HASH
 from provd.simulator.rack import processes
 from provd.simulator.rack.lan import INTERFACE, LEASES, MEMBER, SERVER, SUBNET, Lan, open_lan
 from provd.simulator.rack.machine import Firmware, VirtualMachine
-from provd.simulator.vm import guest
 
 HTTP_PORT = 8080
 IMAGE_PORT = 8081
 API_PORT = 8006
 
+NIC = "ens3"
+"""What udev calls the machines' NIC: it is in the first free slot of QEMU's PCI bus."""
+
 SERVER_TYPES = {
     "vm": {
         "display_name": "Virtual machine",
         "boot_disk": "/dev/vda",
-        "management_nic": guest.NIC,
+        "management_nic": NIC,
         "gpu": False,
         "hostname_prefix": "vm",
     }
@@ -123,7 +125,7 @@ class Rack:
             directory=self.directory / name,
             lan=self.lan,
             tap=self.lan.add_tap(),
-            guest_arguments=guest.qemu_arguments(cluster_dir=self.cluster.directory),
+            cluster_dir=self.cluster.directory,
         )
         self.machines.append(machine)
         return machine

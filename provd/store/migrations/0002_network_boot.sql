@@ -9,6 +9,7 @@ CREATE TABLE images (                               -- installers that lie under
     sha256            TEXT NOT NULL CHECK (length(sha256) = 64),    -- of the ISO as it was imported
     size              INTEGER NOT NULL,             -- bytes, likewise
     mode_offset       INTEGER NOT NULL,             -- where auto-installer-mode.toml lies in the prepared ISO
+    prepared_sha256   TEXT NOT NULL CHECK (length(prepared_sha256) = 64),   -- of the ISO as it is stored
     imported_at       TEXT NOT NULL,
     is_default        INTEGER NOT NULL DEFAULT 0 CHECK (is_default IN (0, 1))
 ) STRICT;

@@ -1,0 +1,72 @@
+"""The doctor's page and its place in the API. What is looked at, and how often, is decided elsewhere."""
+
+from datetime import datetime
+
+import attrs
+from quart import Blueprint, Response, g, jsonify
+
+from provd.doctor.doctor import Doctor, Report, TooSoon
+from provd.doctor.findings import Result, healthy
+from provd.server_types import ServerTypeBook
+from provd.store import activity
+from provd.store.database import Store, now
+from provd.web.pages import environment
+from provd.web.problems import problem
+
+ORDER = (Result.PROBLEM, Result.WARNING, Result.SKIPPED, Result.OK)
+"""What somebody has to do something about comes first."""
+
+
+def blueprint(doctor: Doctor, book: ServerTypeBook, store: Store) -> Blueprint:
+    rooms = Blueprint("doctor", __name__)
+    templates = environment()
+
+    @rooms.get("/api/doctor")
+    async def show() -> Response:
+        return jsonify(report_view(doctor.last) | {"busy": doctor.busy})
+
+    @rooms.post("/api/doctor")
+    async def examine() -> Response:
+        try:
+            report = await doctor.examine()
+        except TooSoon as exc:
+            response = problem(429, detail=str(exc))
+            response.headers["Retry-After"] = str(exc.seconds)
+            return response
+        return jsonify(report_view(report) | {"busy": doctor.busy})
+
+    @rooms.get("/api/doctor/routers")
+    async def list_routers() -> Response:
+        return jsonify({"routers": [attrs.asdict(snippet) for snippet in await doctor.snippets()]})
+
+    @rooms.get("/doctor")
+    async def page() -> Response:
+        html = templates.get_template("doctor.html").render(
+            actor=g.actor,
+            auth_off=g.auth_off,
+            problem=book.problem,
+            now=moment(now()),
+            after=store.read(activity.bounds)[1],
+            report=report_view(doctor.last),
+            busy=doctor.busy,
+            routers=await doctor.snippets(),
+        )
+        return Response(html, content_type="text/html; charset=utf-8")
+
+    return rooms
+
+
+def report_view(report: Report | None) -> dict[str, object]:
+    if report is None:
+        return {"at": None, "healthy": None, "findings": []}
+    findings = sorted(report.findings, key=lambda finding: ORDER.index(finding.result))
+    return {
+        "at": moment(report.at),
+        "healthy": healthy(findings),
+        "findings": [attrs.asdict(finding) for finding in findings],
+    }
+
+
+def moment(at: datetime) -> str:
+    """RFC 3339, UTC."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
