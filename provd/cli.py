@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from provd import __version__, daemon, doctor_cli, journal
+from provd import __version__, daemon, doctor_cli, images_cli, journal
 from provd.config import Config, describe, load_config, read_credential
 from provd.domain.errors import ConfigError, ProvdError, Refused, leaves_of
 from provd.server_types import load_server_types
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add(actions.add_parser("create", help="make a token and print it, this once"), create_token, "name")
     add(actions.add_parser("list", help="who has a token, and when it was used last"), list_tokens)
     doctor_cli.add_commands(commands, add)
+    images_cli.add_commands(commands, add, open_state)
     add(actions.add_parser("revoke", help="refuse a token from now on"), revoke_token, "name")
     return top
 

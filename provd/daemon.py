@@ -19,6 +19,7 @@ import trio
 from provd import network_boot, systemd
 from provd.config import Config, read_credential
 from provd.doctor.doctor import Doctor
+from provd.doctor.storage import KnownImage
 from provd.domain.activity import Level, News
 from provd.domain.errors import ConfigError
 from provd.domain.operations import Operation
@@ -31,12 +32,15 @@ from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.front_desk import FrontDesk
+from provd.orchestrator.image_jobs import open_image_jobs
+from provd.orchestrator.images import ImageLibrary
 from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import open_operations
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.orchestrator.rebuild import Rebuild
 from provd.orchestrator.trail import Trail
 from provd.orchestrator.waking import Waker
+from provd.proxmox.installer_files import INITRD, ISO, KERNEL
 from provd.proxmox.mode_file import build_mode_file
 from provd.remote.keys import Seal, load_master_key
 from provd.server_types import ServerTypeBook
@@ -110,7 +114,8 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
         bell = Bell()
         fleet = Fleet(store, bell)
         passwords = ClusterPasswords(password, bell)
-        rebuild = Rebuild(config, book, fleet, seal, passwords)
+        waker = Waker(fleet, boot.lan)
+        rebuild = Rebuild(config, book, fleet, seal, passwords, waker)
         installers = Installers(config, fleet, key, partial(mode_file_of, config))
         trail = Trail(
             fleet,
@@ -121,7 +126,10 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
             downloading=lambda host_id: any(one.host_id == host_id for one in downloads.current()),
         )
         downloads = Downloads(partial(network_boot.tell_download, fleet, trail.heard))
-        async with open_operations(fleet, rebuild) as operations:
+        async with (
+            open_image_jobs(config, fleet) as image_jobs,
+            open_operations(fleet, rebuild) as operations,
+        ):
             yield Parts(
                 config=config,
                 book=book,
@@ -136,11 +144,32 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 boot=boot,
                 front_desk=FrontDesk(store, config.pxe.unknown, trail.heard),
                 trail=trail,
-                waker=Waker(fleet, boot.lan),
+                waker=waker,
                 installers=installers,
                 downloads=downloads,
-                doctor=Doctor(config, environ),
+                image_jobs=image_jobs,
+                doctor=Doctor(
+                    config,
+                    environ,
+                    images=partial(known_images, image_jobs.library),
+                    loaders=boot.loaders if boot.address else None,
+                    loader_url=f"{network_boot.url_at(config.server, boot.address.ip)}/boot"
+                    if boot.address
+                    else "",
+                ),
             )
+
+
+def known_images(library: ImageLibrary) -> list[KnownImage]:
+    """What the doctor looks for on the disk."""
+    return [
+        KnownImage(
+            name=image.name,
+            default=image.is_default,
+            files={library.files.of(image.name) / file: None for file in (KERNEL, INITRD, ISO)},
+        )
+        for image in library.everything()
+    ]
 
 
 def mode_file_of(config: Config, image: Image, operation: Operation) -> bytes:

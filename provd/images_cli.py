@@ -90,10 +90,8 @@ def import_image(library: ImageLibrary, options: argparse.Namespace) -> None:
 def list_images(library: ImageLibrary, _: argparse.Namespace) -> None:
     for image in library.everything():
         mark = "default" if image.is_default else ""
-        size = f"{image.size / GIB:.2f} GiB"
-        print(
-            f"{image.name:30} {image.release:10} {size:>9}  {image.imported_at:%Y-%m-%d %H:%M}  {mark}".rstrip()
-        )
+        size, at = f"{image.size / GIB:.2f} GiB", f"{image.imported_at:%Y-%m-%d %H:%M}"
+        print(f"{image.name:30} {image.release:10} {size:>9}  {at}  {mark}".rstrip())
     for problem in library.problems():
         print(problem, file=sys.stderr)
 
@@ -124,20 +122,25 @@ def watch(work: Callable[[Progress], Awaitable[T]], stopped: str, out: TextIO = 
 async def _watch(work: Callable[[Progress], Awaitable[T]], stopped: str, out: TextIO) -> T:
     progress = Progress()
     results: list[T] = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
-        nursery.start_soon(_show_on_terminal if out.isatty() else _show_in_lines, progress, out)
-        results.append(await work(progress))
-        nursery.cancel_scope.cancel()
-    if out.isatty():
-        print("\r\x1b[K", end="", file=out, flush=True)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_cancel_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_show_on_terminal if out.isatty() else _show_in_lines, progress, out)
+            results.append(await work(progress))
+            nursery.cancel_scope.cancel()
+    finally:
+        if out.isatty():
+            print("\r\x1b[K", end="", file=out, flush=True)
     if not results:
         raise Refused(stopped)
     return results[0]
 
 
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
+async def _cancel_on_signal(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             scope.cancel(reason="Ctrl-C")
 

@@ -116,7 +116,7 @@ async def serve(
             await nursery.start(
                 partial(
                     tftp_server.serve,
-                    FilesAt(boot.files, base_url),
+                    boot.files.at(base_url),
                     str(address),
                     port=TFTP_PORT,
                     on_read=partial(tell_read, boot, desk.heard, base_url),
@@ -139,17 +139,6 @@ def url_at(server: ServerSection, address: IPv4Address) -> str:
     if ip_address(server.listen_host) in (address, IPv4Address(0), ip_address("::")):
         return f"http://{address}:{server.listen_port}"
     return server.public_url
-
-
-@frozen
-class FilesAt:
-    """The boot files for clients that reach us under one URL."""
-
-    files: BootFiles
-    base_url: str
-
-    def read(self, name: str) -> bytes | None:
-        return self.files.read(name, base_url=self.base_url)
 
 
 def tell_read(boot: NetworkBoot, heard: Callable[[Contact], None], base_url: str, read: Read) -> None:
@@ -181,8 +170,7 @@ def tell_download(fleet: Fleet, heard: Callable[[Contact], None], progress: Prog
         return
     if not progress.complete:
         percent = 100 * progress.sent // max(progress.total, 1)
-        message = f"the connection was lost after {percent} % of {progress.name}"
-        hop = Hop.SCRIPT if progress.name == KERNEL else Hop.KERNEL
+        message, hop = f"the connection was lost after {percent} % of {progress.name}", Hop.KERNEL
     elif progress.name == KERNEL:
         message, hop = f"read the installer's kernel: {amount(progress.total)}", Hop.KERNEL
     elif progress.name in WHOLE:

@@ -7,6 +7,8 @@ nothing: a read, a comparison, a write. Which client may have which file is not 
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from errno import EINVAL, EIO, EMSGSIZE
 from functools import lru_cache
@@ -121,8 +123,9 @@ class Transfer:
         self._backoff = 0
         """The power of two by which patience is longer. Only an undoubted round trip takes it back."""
         self._first_patience = float(terms.timeout or FIRST_PATIENCE)
+        self._measured = False
         self._round_trip = 0.0
-        """Smoothed, as is its deviation (RFC 6298 §2); 0 while it is not known."""
+        """Smoothed, as is its deviation (RFC 6298 §2)."""
         self._deviation = 0.0
 
     @property
@@ -134,7 +137,7 @@ class Transfer:
     def due(self) -> float:
         """When the last packets count as lost."""
         patience = self._first_patience
-        if self._round_trip:
+        if self._measured:
             patience = max(LEAST_PATIENCE, self._round_trip + 4 * self._deviation)
         longest = max(LONGEST_PATIENCE, self._first_patience)
         return self._sent_at + min(longest, patience * (1 << self._backoff))
@@ -236,8 +239,8 @@ class Transfer:
         if self._repeated:
             self._repeated = False
             return
-        if not self._round_trip:
-            self._round_trip, self._deviation = seconds, seconds / 2
+        if not self._measured:
+            self._measured, self._round_trip, self._deviation = True, seconds, seconds / 2
         self._backoff = 0
         self._steady = True
 
@@ -297,8 +300,18 @@ class Transfer:
             self._send_blocks(first, until)
 
     def _fail(self, exc: OSError) -> None:
-        refused = isinstance(exc, ConnectionRefusedError)
-        self.end(Outcome.ABORTED, "the client has closed its port" if refused else str(exc.strerror))
+        if self._sent == self._last and self._awaited in self._last_words():
+            self.end(Outcome.DONE)
+        elif isinstance(exc, ConnectionRefusedError):
+            self.end(Outcome.ABORTED, "the client has closed its port")
+        else:
+            self.end(Outcome.ABORTED, str(exc.strerror))
+
+    def _last_words(self) -> Iterator[bytes]:
+        """What the client said before it closed its port. The kernel tells of the port first."""
+        with suppress(OSError):
+            for _ in range(self._window):
+                yield read(self._fd, LONGEST_REPLY)
 
 
 def open_socket(local: IPv4Address, peer: tuple[str, int]) -> socket.socket:

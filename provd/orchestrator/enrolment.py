@@ -60,9 +60,7 @@ class Enrolment:
             server_type = self._book.current.get(host.server_type)
             if server_type is not None:
                 make_plan(self._config, server_type, host)
-            change.note(
-                News(event="host.configured", message=f"options changed by {by}", host_id=host_id)
-            )
+            change.note(News(event="host.configured", message=f"options changed by {by}", host_id=host_id))
             return host
 
         return await self._fleet.change(write)

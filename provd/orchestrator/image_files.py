@@ -300,9 +300,10 @@ def open_source(path: Path) -> Iterator[BinaryIO]:
         raise NotFound(f"there is no file {path}") from exc
     except OSError as exc:
         raise Refused(f"{path} cannot be read by provd: {(exc.strerror or str(exc)).lower()}") from exc
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Refused(f"{path} is not a regular file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Refused(f"{path} is not a regular file")
         yield file
 
 

@@ -1,6 +1,7 @@
 """The story of a rebuild, from power-on to a member of the cluster.
 
-    armed        the operation begins, the installer will be offered    (pxe_ready)
+    armed        the operation begins, the installer will be offered,
+                 and a machine that is off is asked to wake up          (pxe_ready)
     booted       the machine fetched its boot script                    (pxe_booted)
     installing   it fetched its answer; the installer is not offered any more
     installed    the installer reported, and restarts the machine
@@ -38,6 +39,7 @@ from provd.domain.secrets import Secret
 from provd.orchestrator.fleet import Change, Fleet
 from provd.orchestrator.joining import Cluster, Door, Join
 from provd.orchestrator.passwords import ClusterPasswords
+from provd.orchestrator.waking import Waker
 from provd.proxmox import join, memory, temporary_key
 from provd.proxmox.first_boot import restart_command
 from provd.remote.keys import KeyPair, Seal
@@ -113,12 +115,14 @@ class Rebuild:
         fleet: Fleet,
         seal: Seal,
         passwords: ClusterPasswords,
+        waker: Waker,
     ) -> None:
         self._config = config
         self._book = book
         self._fleet = fleet
         self._seal = seal
         self._passwords = passwords
+        self._waker = waker
         self._started_at = now()
         self._remains_told: set[OperationId] = set()
         """Whose error says already what it left in the cluster; the others' cleaning up does."""
@@ -144,6 +148,8 @@ class Rebuild:
     async def tell(self, operation: Operation) -> None:
         host_id = self._fleet.host(operation.host_id).id
 
+        if self._fleet.host(host_id).state is State.PXE_READY:
+            await self._waker.rebuild_started(host_id)
         await self._wait_out(host_id, State.PXE_READY)
         await self._wait_out(host_id, State.PXE_BOOTED)
         await self._wait_out(host_id, State.INSTALLING)

@@ -75,6 +75,8 @@ class Ports:
     api: int
     files: int
     ssh: int
+    images: int
+    """Where the daemon would serve images of its own; the lab's lie at `files`."""
 
 
 @frozen(kw_only=True)
@@ -130,7 +132,11 @@ def prepare(directory: Path, *, port: int) -> Lab:
 
 def _provisioning(lab: Lab, fingerprint: str, password: Path) -> dict[str, Any]:
     return {
-        "server": {"public_url": lab.public_url, "listen": f"127.0.0.1:{lab.ports.daemon}"},
+        "server": {
+            "public_url": lab.public_url,
+            "listen": f"127.0.0.1:{lab.ports.daemon}",
+            "image_listen": f"127.0.0.1:{lab.ports.images}",
+        },
         "pxe": {"enabled": False},
         "proxmox": {
             "existing_node": CLUSTER_IP,
@@ -154,7 +160,7 @@ def _yaml(document: dict[str, Any]) -> str:
 
 def _free_ports(daemon: int) -> Ports:
     """The machines share the one of SSH, at an address each."""
-    return Ports(daemon=daemon, api=free_port(), files=free_port(), ssh=free_port())
+    return Ports(daemon=daemon, api=free_port(), files=free_port(), ssh=free_port(), images=free_port())
 
 
 def free_port() -> int:

@@ -66,7 +66,6 @@ def blueprint(parts: Parts) -> Blueprint:
         operation = await parts.operations.start(HostId(host_id), Kind.REBUILD, g.actor)
         if password is not None:
             parts.passwords.give(operation.id, password)
-        await parts.waker.rebuild_started(HostId(host_id))
         return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
 
     # --- operations ---

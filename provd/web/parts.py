@@ -11,6 +11,7 @@ from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.front_desk import FrontDesk
+from provd.orchestrator.image_jobs import ImageJobs
 from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.passwords import ClusterPasswords
@@ -39,4 +40,5 @@ class Parts:
     waker: Waker
     installers: Installers
     downloads: Downloads
+    image_jobs: ImageJobs
     doctor: Doctor

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 from attrs import frozen
+
 from namespaces import Namespace, bridge, configure, namespaces, needs_namespaces, plug
 from netboot.dhcp_checker import Packet, check_reply, read
 from netboot.dhcp_client import ACK, GUID, OFFER, REQUEST, packet
@@ -181,15 +182,20 @@ async def renew(lan: Lan, lease: Packet) -> Packet:
     [
         (["--bind-interfaces"], False, "BROADCASTS"),
         (["--bind-interfaces"], True, "ALONE"),
+        # On more than one interface its socket is bound to none, which makes it the weaker one.
+        (["--bind-interfaces", "--interface=other"], False, "BROADCASTS"),
+        (["--bind-interfaces", "--interface=other"], True, "ALONE"),
         (["--bind-dynamic"], True, "ALONE"),
         ([], False, "RAW"),
     ],
-    ids=["shares, was there first", "shares, comes later", "dynamic, comes later", "keeps the port"],
+    ids=["first", "later", "first, two interfaces", "later, two interfaces", "dynamic", "keeps the port"],
 )
 async def test_a_dhcp_server_on_the_same_machine_is_unharmed(
     lan: Lan, options: list[str], provd_first: bool, expected: str
 ) -> None:
     """Both answer broadcasts, and the unicast renewals of its clients reach the server of addresses."""
+    bridge(lan.switch, "br1")
+    plug(lan.server, "other", lan.switch, "br1", "10.78.0.2/24")
     async with AsyncExitStack() as stack:
         if not provd_first:
             await stack.enter_async_context(lan.dnsmasq(lan.server, "lan", *options))

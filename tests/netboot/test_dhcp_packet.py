@@ -7,6 +7,8 @@ from ipaddress import IPv4Address
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scapy.layers.dhcp import BOOTP, DHCP
+
 from netboot.dhcp_checker import check_reply, read
 from netboot.dhcp_client import (
     DISCOVER,
@@ -18,8 +20,6 @@ from netboot.dhcp_client import (
     client_packets,
     packet,
 )
-from scapy.layers.dhcp import BOOTP, DHCP
-
 from provd.domain.errors import BadPacket
 from provd.domain.hosts import Mac
 from provd.netboot.dhcp_packet import MessageType, Reply, Request, build, parse

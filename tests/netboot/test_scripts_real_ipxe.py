@@ -155,7 +155,7 @@ async def machine(tmp_path: Path, script: str, files: dict[str, bytes]) -> Async
     web = Web(files)
     prelude, image = tmp_path / "prelude.ipxe", tmp_path / "disk.img"
     image.write_bytes(disk())
-    with trio.fail_after(15):
+    with trio.fail_after(40):
         async with trio.open_nursery() as nursery:
             (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(trio.serve_listeners, web.serve, [listener])

@@ -3,8 +3,8 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from netboot.tftp_lab import request
 
+from netboot.tftp_lab import request
 from provd.domain.errors import BadPacket
 from provd.netboot.tftp_packet import (
     ErrorCode,

@@ -59,7 +59,9 @@ class Server:
 
 
 @asynccontextmanager
-async def open_server(address: str = "127.0.0.1", limits: Limits | None = None) -> AsyncIterator[Server]:
+async def open_server(
+    address: str = "127.0.0.1", *, port: int = 0, limits: Limits | None = None
+) -> AsyncIterator[Server]:
     server = Server(address=("", 0), files=Files(), reads=[], packets=[])
     async with trio.open_nursery() as nursery:
         server.address = await nursery.start(
@@ -67,7 +69,7 @@ async def open_server(address: str = "127.0.0.1", limits: Limits | None = None) 
                 serve,
                 server.files,
                 address,
-                port=0,
+                port=port,
                 limits=limits,
                 on_read=server.note,
                 on_packet=lambda *packet: server.packets.append(packet),

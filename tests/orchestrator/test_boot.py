@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from provd.config import load_config
+from house import quiet_config
 from provd.daemon import open_parts
 from provd.domain.errors import BadDocument, NotYourTurn, StoreError
 from provd.domain.hosts import Host, HostId, HostOptions, Mac
@@ -22,7 +22,6 @@ from provd.store import hosts, operations
 from provd.store.database import now, timestamp
 from provd.web.parts import Parts
 
-EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 MAC = Mac("02:00:00:00:00:01")
 SERVER_TYPES = """
 server_types:
@@ -32,10 +31,7 @@ server_types:
 
 @pytest.fixture
 async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
-    (tmp_path / "provisioning.yaml").write_text((EXAMPLES / "provisioning.yaml").read_text())
-    (tmp_path / "server-types.yaml").write_text(SERVER_TYPES)
-    config = load_config(tmp_path / "provisioning.yaml", {"STATE_DIRECTORY": str(tmp_path / "state")})
-    async with open_parts(config, {}) as parts:
+    async with open_parts(quiet_config(tmp_path, server_types=SERVER_TYPES), {}) as parts:
         yield parts
 
 
@@ -64,7 +60,7 @@ async def arm(parts: Parts, mac: Mac = MAC, *, booted: bool = True) -> Host:
     host = await parts.enrolment.register(mac, "nuc", None, HostOptions(), "a test")
     await parts.operations.start(host.id, Kind.REBUILD, "a test")
     if booted:
-        await parts.desk.script(str(mac), "192.0.2.9")
+        await parts.desk.script(str(mac), "192.0.2.9", None)
     return parts.fleet.host(host.id)
 
 
@@ -76,10 +72,10 @@ def token_in(answer: bytes) -> Secret:
 async def test_the_answer_ends_the_offer(parts: Parts) -> None:
     """After the answer the same machine is sent to its own disk."""
     host = await arm(parts)
-    assert "proxmox-start-auto-installer" in await parts.desk.script(str(MAC), "192.0.2.9")
+    assert "proxmox-start-auto-installer" in await parts.desk.script(str(MAC), "192.0.2.9", None)
     await parts.desk.answer(posted(MAC), "192.0.2.9")
     assert parts.fleet.host(host.id).state is State.INSTALLING
-    assert "proxmox-start-auto-installer" not in await parts.desk.script(str(MAC), "192.0.2.9")
+    assert "proxmox-start-auto-installer" not in await parts.desk.script(str(MAC), "192.0.2.9", None)
 
 
 async def test_what_cannot_be_written_down_is_not_sent(parts: Parts) -> None:
@@ -188,10 +184,10 @@ async def test_the_token_of_one_host_opens_no_other_and_dies_with_its_operation(
     host = await arm(parts)
     other = await arm(parts, Mac("02:00:00:00:00:02"))
     token = token_in(await parts.desk.answer(posted(MAC), "192.0.2.9"))
-    assert b"authorized_keys2" in parts.desk.first_boot_script(host.id, token)
+    assert b"authorized_keys2" in parts.desk.first_boot_script(host.id, token, "192.0.2.9")
     for host_id, wrong in ((other.id, token), (host.id, Secret("wrong")), (HostId(99), token)):
         with pytest.raises(NotYourTurn):
-            parts.desk.first_boot_script(host_id, wrong)
+            parts.desk.first_boot_script(host_id, wrong, "192.0.2.9")
         with pytest.raises(NotYourTurn):
             await parts.desk.installed(host_id, wrong, b"{}")
         with pytest.raises(NotYourTurn):
@@ -199,7 +195,7 @@ async def test_the_token_of_one_host_opens_no_other_and_dies_with_its_operation(
     (operation, _) = parts.store.read(operations.active)
     await parts.operations.cancel(operation.id, "a test")
     with pytest.raises(NotYourTurn):
-        parts.desk.first_boot_script(host.id, token)
+        parts.desk.first_boot_script(host.id, token, "192.0.2.9")
 
 
 async def test_not_even_the_sealed_secrets_stay_in_the_files(parts: Parts) -> None:
@@ -225,7 +221,7 @@ async def test_a_token_before_there_is_one_opens_nothing(parts: Parts) -> None:
     """An armed host without an answer has no token, and the empty one is not it."""
     host = await arm(parts)
     with pytest.raises(NotYourTurn):
-        parts.desk.first_boot_script(host.id, Secret(""))
+        parts.desk.first_boot_script(host.id, Secret(""), "192.0.2.9")
 
 
 async def test_a_report_that_is_none_changes_nothing(parts: Parts) -> None:
@@ -268,9 +264,9 @@ async def test_a_machine_that_reboots_again_and_again_does_not_fill_the_history(
     """A host that boots its own disk is noted once a minute, however often it asks."""
     await parts.enrolment.register(MAC, "nuc", None, HostOptions(), "a test")
     ring = parts.bell.next()
-    await parts.desk.script(str(MAC), "192.0.2.9")
+    await parts.desk.script(str(MAC), "192.0.2.9", None)
     assert ring.is_set()
     ring = parts.bell.next()
     for _ in range(20):
-        await parts.desk.script(str(MAC), "192.0.2.9")
+        await parts.desk.script(str(MAC), "192.0.2.9", None)
     assert not ring.is_set()

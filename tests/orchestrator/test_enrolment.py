@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from provd.config import load_config
+from house import quiet_config
 from provd.daemon import open_parts
 from provd.domain.errors import Invalid
 from provd.domain.hosts import Discovery, HostOptions, LocalBoot, Mac
 from provd.store import activity
 from provd.web.parts import Parts
 
-EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 SERVER_TYPES = """
 server_types:
   nuc: {display_name: NUC, boot_disk: /dev/nvme0n1, management_nic: enp2s0, hostname_prefix: nuc}
@@ -21,10 +20,7 @@ server_types:
 
 @pytest.fixture
 async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
-    (tmp_path / "provisioning.yaml").write_text((EXAMPLES / "provisioning.yaml").read_text())
-    (tmp_path / "server-types.yaml").write_text(SERVER_TYPES)
-    config = load_config(tmp_path / "provisioning.yaml", {"STATE_DIRECTORY": str(tmp_path / "state")})
-    async with open_parts(config, {}) as parts:
+    async with open_parts(quiet_config(tmp_path, server_types=SERVER_TYPES), {}) as parts:
         yield parts
 
 

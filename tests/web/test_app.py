@@ -6,12 +6,10 @@ import pytest
 import trio
 from werkzeug.exceptions import NotFound
 
-from provd.config import load_config
+from house import quiet_config
 from provd.daemon import open_parts
 from provd.web import gate
 from provd.web.app import create_app
-
-EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 
 PROMISED = {
     "GET /",
@@ -37,8 +35,7 @@ PROMISED = {
 
 async def test_every_promised_path_is_there_and_every_path_has_its_class(tmp_path: Path) -> None:
     """No path of the user's is missing, and none was forgotten by the gate (it would be closed)."""
-    config = load_config(EXAMPLES / "provisioning.yaml", {"STATE_DIRECTORY": str(tmp_path)})
-    async with open_parts(config, {}) as parts:
+    async with open_parts(quiet_config(tmp_path), {}) as parts:
         app = create_app(parts)
         assert gate.unclassified(app) == []
         routes = {
@@ -51,8 +48,7 @@ async def test_every_promised_path_is_there_and_every_path_has_its_class(tmp_pat
 
 async def test_a_number_in_a_path_is_written_in_ascii(tmp_path: Path) -> None:
     """Other scripts' digits, a sign or too many of them are no host's number."""
-    config = load_config(EXAMPLES / "provisioning.yaml", {"STATE_DIRECTORY": str(tmp_path)})
-    async with open_parts(config, {}) as parts:
+    async with open_parts(quiet_config(tmp_path), {}) as parts:
         urls = create_app(parts).url_map.bind("localhost")
         assert urls.match("/api/hosts/1")[1] == {"host_id": 1}
         for number in ("\N{ARABIC-INDIC DIGIT ONE}", "-1", "0", "1" + "0" * 30, "1.0"):

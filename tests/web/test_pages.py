@@ -29,7 +29,10 @@ EVIL = """<evil onclick="alert(1)">'"&amp;</script><script>alert(2)</script>"""
 CONFIG = f"""
 server: {{public_url: "http://127.0.0.1:8080", auth: AUTH}}
 pxe: {{enabled: false}}
-proxmox: {{existing_node: 127.0.0.1, join_fingerprint: "{":".join(["AA"] * 32)}"}}
+proxmox:
+  existing_node: 127.0.0.1
+  join_fingerprint: "{":".join(["AA"] * 32)}"
+  installer_url: http://127.0.0.1/pve
 credentials: {{root_password_hash: "{HASH}"}}
 """
 TYPES = """

@@ -427,7 +427,9 @@ async def test_disconnect_cancels_the_handler() -> None:
             await site.left.wait()
 
 
-async def test_client_that_leaves_as_its_answer_is_ready_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_client_that_leaves_as_its_answer_is_ready_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Whichever comes first in that moment, the end of the client or the answer, nothing is logged."""
     for turns in range(20):
         site = Site()

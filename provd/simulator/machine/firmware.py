@@ -8,6 +8,9 @@ from provd.simulator.machine.ipxe import Boots, FetchFailed, run_script
 from provd.simulator.machine.refusal import InstallerRefused
 from provd.simulator.machine.requests import request
 
+IPXE = "1.21.1+git20250501.dad20602+dfsg-1"
+"""The version that Debian 13 has."""
+
 _DOWNLOAD_AT_MOST = 4 << 30
 
 
@@ -27,7 +30,7 @@ async def network_boot(
         **dict.fromkeys(("ip", "net0/ip"), ip),
         "platform": "efi",
         "buildarch": "x86_64",
-        "version": "1.21.1+",
+        "version": IPXE,
         "uuid": hardware.system.get("uuid", ""),
         "serial": hardware.system.get("serial", ""),
         "product": hardware.system.get("name", ""),
@@ -44,7 +47,7 @@ async def network_boot(
 async def _fetch(ip: str, url: str) -> bytes:
     try:
         reply = await request(
-            "GET", url, source_ip=ip, headers={"user-agent": "iPXE/1.21.1+"}, at_most=_DOWNLOAD_AT_MOST
+            "GET", url, source_ip=ip, headers={"user-agent": f"iPXE/{IPXE}"}, at_most=_DOWNLOAD_AT_MOST
         )
     except InstallerRefused as failure:
         raise FetchFailed(str(failure)) from failure

@@ -17,7 +17,6 @@ import trio
 
 from provd.simulator.rack.machine import Firmware
 from provd.simulator.rack.rack import Rack, open_rack
-from provd.simulator.vm.iso import build_iso
 
 DEADLINE_SECONDS = 15 * 60.0
 """For one rebuild. In software emulation on two old cores it takes about three minutes."""
@@ -64,7 +63,8 @@ async def show(options: argparse.Namespace) -> int:
 
 
 async def one_rebuild(rack: Rack, firmware: Firmware) -> int:
-    await import_image(rack)
+    say("imports a stand-in for Proxmox's ISO")
+    await rack.import_stand_in()
     await rack.start_provd()
     link = (await rack.provd("sign-in")).split()[0]
     path = link.partition("://")[2].partition("/")[2]
@@ -99,19 +99,6 @@ async def follow(rack: Rack, host: dict[str, object]) -> None:
                 seen = line["id"]
                 say(line["message"])
         await trio.sleep(1)
-
-
-async def import_image(rack: Rack) -> None:
-    iso = rack.directory / "stand-in.iso"
-    if not iso.exists():
-        say("making a stand-in for Proxmox's ISO")
-        await trio.to_thread.run_sync(build_iso, iso, cache_directory())
-        await rack.provd("image", "import", str(iso))
-
-
-def cache_directory() -> Path:
-    """Where Debian packages and finished ISOs are kept from one run to the next."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "provd-lab"
 
 
 def say(line: str) -> None:

@@ -10,12 +10,13 @@ PROJECT = Path(__file__).parents[3]
 
 
 def qemu_arguments(
-    *, uuid: str, serial: str, cluster: Path | None = None, memory_mib: int = 768, cpus: int = 2
+    *, uuid: str, serial: str, cluster: Path | None = None, memory_mib: int = 768, cpus: int = 1
 ) -> list[str]:
     """Arguments for `qemu-system-x86_64`, to be completed with firmware, disk, NIC and console.
 
     `cluster` is the directory of a simulated cluster that the installed system may join; the machine writes
-    into it. `uuid` and `serial` are what the firmware says of the machine.
+    into it. `uuid` and `serial` are what the firmware says of the machine. A second CPU makes an emulated
+    machine slower, not faster, on a computer with few.
     """
     settings = {"python": sys.executable, "project": str(PROJECT)}
     arguments = [

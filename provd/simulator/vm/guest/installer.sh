@@ -3,10 +3,13 @@
 stage=installer
 say "starts"
 
-[ -f /proxmox.iso ] || stuck "Installation aborted - no device with valid ISO found"
 mkdir /run/provd/iso
-mount -t iso9660 -o ro,loop /proxmox.iso /run/provd/iso || stuck "Installation aborted - no device with valid ISO found"
-[ -s /run/provd/iso/.cd-info ] && [ -d /run/provd/iso/lab ] || stuck "Installation aborted - /proxmox.iso is none of the lab's"
+if [ ! -f /proxmox.iso ] || ! mount -t iso9660 -o ro,loop /proxmox.iso /run/provd/iso; then
+    stuck "Installation aborted - no device with valid ISO found"
+fi
+if [ ! -s /run/provd/iso/.cd-info ] || [ ! -d /run/provd/iso/lab ]; then
+    stuck "Installation aborted - /proxmox.iso is none of the lab's"
+fi
 
 automatic=no
 for word in $(cat /proc/cmdline); do
