@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,56 +17,70 @@ import trio
 from attrs import frozen
 
 from iso_maker import make_iso
+from provd import images_cli
+from provd.config import Config, load_config
+from provd.domain.errors import ProvdError, leaves_of
 from provd.images_cli import describe
 from provd.orchestrator.progress import Progress
+from provd.store.database import Store, open_store
 
 ROOT = Path(__file__).parents[1]
 NAME = "proxmox-ve_9.2-1"
 
-MAIN = """
-import argparse, os, sys
-from pathlib import Path
-from provd import cli, images_cli
-from provd.config import load_config
+CONFIG = ROOT / "deploy" / "examples" / "provisioning.yaml"
 
-top = argparse.ArgumentParser()
-images_cli.add_commands(top.add_subparsers(required=True), cli.add, cli.open_state)
-options = top.parse_args()
-try:
-    options.command(load_config(options.config, os.environ), options)
-except* cli.ProvdError as group:
-    sys.exit("".join(f"provd: {error}\\n" for error in cli.leaves_of(group)))
-"""
-"""`provd` with these commands and no others."""
+
+def add(one: argparse.ArgumentParser, command: images_cli.Command, *names: str) -> None:
+    for name in names:
+        one.add_argument(name)
+    one.set_defaults(command=command)
+
+
+def open_state(config: Config) -> AbstractContextManager[Store]:
+    return open_store(config.paths.state_dir / "provd.db")
+
+
+def main(state_dir: str, words: Sequence[str]) -> int:
+    """`provd` with these commands and no others."""
+    top = argparse.ArgumentParser()
+    images_cli.add_commands(top.add_subparsers(required=True), add, open_state)
+    options = top.parse_args(["image", *words])
+    errors: Sequence[Exception] = ()
+    try:
+        options.command(load_config(CONFIG, {"STATE_DIRECTORY": state_dir}), options)
+    except* ProvdError as group:
+        errors = leaves_of(group)
+    for error in errors:
+        print(f"provd: {error}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 @frozen
 class Shell:
     folder: Path
-
-    def command(self, *words: object) -> list[str]:
-        config = ROOT / "deploy" / "examples" / "provisioning.yaml"
-        return [sys.executable, "-W", "error", "-c", MAIN, "image", *map(str, words), "--config", str(config)]
+    capture: pytest.CaptureFixture[str]
 
     @property
-    def environ(self) -> dict[str, str]:
-        return os.environ | {"STATE_DIRECTORY": str(self.folder / "state"), "PYTHONPATH": str(ROOT)}
+    def state(self) -> str:
+        return str(self.folder / "state")
 
     def run(self, *words: object) -> tuple[int, str, str]:
-        done = subprocess.run(
-            self.command(*words),
-            env=self.environ,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        return done.returncode, done.stdout, done.stderr
+        """Here and now: (exit status, what it prints, what it complains)."""
+        self.capture.readouterr()
+        status = main(self.state, [str(word) for word in words])
+        printed = self.capture.readouterr()
+        return status, printed.out, printed.err
+
+    def command(self, *words: object) -> list[str]:
+        """The same as a process of its own."""
+        return [sys.executable, "-W", "error", __file__, self.state, *map(str, words)]
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
+    return Shell(tmp_path, capsys)
 
 
 @pytest.fixture(scope="session")
@@ -128,41 +143,42 @@ def test_a_wrong_sha256_and_a_damaged_image(shell: Shell, iso: Path, tmp_path: P
     assert "is missing: remove the image" in shell.run("list")[2]
 
 
-async def test_ctrl_c_keeps_what_was_copied(shell: Shell, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_copied(shell: Shell, tmp_path: Path) -> None:
     """It ends with 1 and says how to go on; the same command then makes the image."""
-    big = make_iso(tmp_path / "big.iso", more={"/pve-base.squashfs": bytes(600 << 20)})
-    process = await trio.lowlevel.open_process(
-        shell.command("import", big), env=shell.environ, stderr=subprocess.PIPE
-    )
+    big = make_iso(tmp_path / "big.iso", more={"/pve-base.squashfs": bytes(200 << 20)})
     partial = tmp_path / "state" / "images" / f".import-{NAME}" / "proxmox.iso"
-    with trio.fail_after(30):
+
+    async def interrupt() -> tuple[int | None, str]:
+        process = await trio.lowlevel.open_process(shell.command("import", big), stderr=subprocess.PIPE)
         while not (partial.exists() and partial.stat().st_size > 1 << 20):
             await trio.sleep(0.005)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         err = b"".join([part async for part in process.stderr]).decode()
-        await process.wait()
-    assert process.returncode == 1, err
+        return await process.wait(), err
+
+    async def in_time() -> tuple[int | None, str]:
+        with trio.fail_after(60):
+            return await interrupt()
+
+    status, err = trio.run(in_time)
+    assert status == 1, err
     assert "run the same command again and it goes on there" in err
     assert "Traceback" not in err
-    status, _, err = await trio.to_thread.run_sync(shell.run, "list")
-    assert (status, "was broken off with" in err) == (0, True)
-    done = await trio.to_thread.run_sync(shell.run, "import", big)
-    assert done[:2] == (0, f"{NAME} is imported and the default\n"), done
-    assert (await trio.to_thread.run_sync(shell.run, "verify", NAME))[0] == 0
+    assert "was broken off with" in shell.run("list")[2]
+    assert shell.run("import", big)[:2] == (0, f"{NAME} is imported and the default\n")
+    assert shell.run("verify", NAME)[0] == 0
 
 
 def test_a_terminal_shows_one_line_that_moves(shell: Shell, tmp_path: Path) -> None:
     """Percent and MiB on one line, which is gone at the end."""
-    big = make_iso(tmp_path / "big.iso", more={"/pve-base.squashfs": bytes(300 << 20)})
+    big = make_iso(tmp_path / "big.iso", more={"/pve-base.squashfs": bytes(200 << 20)})
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        shell.command("import", big), env=shell.environ, stderr=follower, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen(shell.command("import", big), stderr=follower, stdout=subprocess.PIPE)
     os.close(follower)
     shown = b"".join(read_all(leader)).decode()
     assert process.communicate()[0].decode() == f"{NAME} is imported and the default\n"
-    assert re.search(r"\r *\d+ %  \d+ of 30\d MiB", shown)
+    assert re.search(r"\r *\d+ %  \d+ of 20\d MiB", shown)
     assert "\r\x1b[K" in shown
     assert shown.count("\n") == 1, "the SHA-256's"
 
@@ -186,10 +202,5 @@ def test_how_far_in_words() -> None:
     assert re.fullmatch(r"  0 %  110 of 20000 MiB  \d+\.\d MiB/s  \d+ min \d+ s left", describe(progress))
 
 
-def test_the_commands_are_listed() -> None:
-    """Each with what it does."""
-    from provd import cli, images_cli
-
-    top = argparse.ArgumentParser()
-    images_cli.add_commands(top.add_subparsers(), cli.add, cli.open_state)
-    assert top.parse_args(["image", "import", "x", "--default"]).default is True
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

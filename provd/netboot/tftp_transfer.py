@@ -12,7 +12,6 @@ from contextlib import suppress
 from enum import StrEnum
 from errno import EINVAL, EIO, EMSGSIZE
 from functools import lru_cache
-from ipaddress import IPv4Address
 
 import trio
 from attrs import frozen
@@ -21,7 +20,7 @@ from provd.domain.documents import one_line
 from provd.netboot.tftp_options import Terms
 from provd.netboot.tftp_packet import ACK, DATA, ERROR, HEADER, build_oack, parse_refusal
 from provd.netboot.tftp_pump import Pump
-from provd.netboot.udp import IP_MTU_DISCOVER, IP_PMTUDISC_DONT
+from provd.netboot.tftp_socket import segment
 
 FIRST_PATIENCE = 1.0
 """Seconds until something is repeated first, while the round trip is not known (RFC 1123 §4.2.3.2)."""
@@ -36,8 +35,6 @@ DEADLINE = 600.0
 LONGEST_REPLY = 256
 """Bytes of a client's datagram that are read: an ACK has four, an ERROR a sentence."""
 
-UDP_SEGMENT = 103
-"""udp(7); Python's socket module does not have it."""
 LEAST_SEGMENT = 512
 """Bytes. Smaller blocks are not worth it, and an OACK must not be cut."""
 MOST_SEGMENTS = 64
@@ -110,8 +107,8 @@ class Transfer:
         self._sent = 0
         """The highest block that ever went out."""
         self._sent_at = 0.0
-        self._awaited = b""
-        """The ACK of everything that was sent: nearly every datagram that comes."""
+        self._awaited: bytes | None = None
+        """The ACK of everything that was sent: nearly every datagram that comes. None: it is over."""
         self._steady = False
         """The way is measured, and nothing had to be repeated since."""
         self._repeated = False
@@ -158,7 +155,7 @@ class Transfer:
         """The first end counts."""
         if self.outcome is None:
             self.outcome, self.reason = outcome, reason
-            self._awaited = b""
+            self._awaited = None
             self.over.set()
 
     def receive(self, now: float) -> None:
@@ -170,7 +167,7 @@ class Transfer:
         except OSError as exc:
             self._fail(exc)
             return
-        if data != self._awaited:
+        if data != self._awaited and data[: HEADER.size] != self._awaited:
             self._receive_other(data, now)
             return
         if self._steady:
@@ -312,36 +309,6 @@ class Transfer:
         with suppress(OSError):
             for _ in range(self._window):
                 yield read(self._fd, LONGEST_REPLY)
-
-
-def open_socket(local: IPv4Address, peer: tuple[str, int]) -> socket.socket:
-    """A UDP socket between one of our addresses, at a new port, and a client's. The caller closes it.
-
-    Connected: the kernel keeps strangers away (RFC 1350 §4) and tells when the client's port is closed.
-    No DF bit, which some boot ROMs do not accept. Raises OSError.
-    """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xC0)
-        sock.bind((str(local), 0))
-        sock.connect(peer)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def segment(sock: socket.socket, size: int) -> bool:
-    """Have the kernel cut what is written there into datagrams of `size` bytes (udp(7), Linux 4.18).
-
-    A window then costs little more than a block. 0: no more of that. False where the kernel cannot.
-    """
-    try:
-        sock.setsockopt(socket.SOL_UDP, UDP_SEGMENT, size)
-    except OSError:
-        return False
-    return True
 
 
 async def run_transfer(transfer: Transfer, sock: socket.socket, pump: Pump) -> None:

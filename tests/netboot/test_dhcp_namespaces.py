@@ -208,6 +208,18 @@ async def test_a_dhcp_server_on_the_same_machine_is_unharmed(
         assert (renewed.option(53), renewed.yiaddr) == (bytes([ACK]), lease.yiaddr)
 
 
+async def test_whoever_shares_the_port_later_gets_the_unicasts(lan: Lan) -> None:
+    """A server whose socket is bound to neither device nor address is preferred to ours all the same."""
+    async with lan.provd() as sharing:
+        assert sharing == "ALONE"
+        configure(lan.client, "eth0", ["10.77.0.9/24"])
+        with lan.server.udp(port=67) as other, lan.client.udp(address="10.77.0.9") as client:
+            client.sendto(b"renewal", ("10.77.0.2", 67))
+            with trio.fail_after(PATIENCE):
+                await trio.lowlevel.wait_readable(other)
+            assert other.recv(100) == b"renewal"
+
+
 async def test_a_raw_socket_does_all_that_the_others_do(lan: Lan) -> None:
     """Where the port is kept: relays are answered, from port 67, with a checksum that the kernel accepts."""
     async with lan.dnsmasq(lan.server, "lan"), lan.provd() as sharing:

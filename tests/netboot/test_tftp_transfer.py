@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from netboot.tftp_lab import ACK, DATA, ERROR, OACK, Packet, ack, error, parse
 from provd.netboot.tftp_options import Terms
-from provd.netboot.tftp_transfer import Outcome, Transfer, netascii, open_socket
+from provd.netboot.tftp_socket import open_socket
+from provd.netboot.tftp_transfer import Outcome, Transfer, netascii
 
 LOCALHOST = IPv4Address("127.0.0.1")
 SO_NO_CHECK = 11
@@ -121,6 +122,16 @@ def test_duplicate_acks_cause_nothing() -> None:
             each.say(ack(newest - 1))
             sent += each.blocks()
         assert sent == list(range(1, 22))
+
+
+def test_padded_ack() -> None:
+    """An ACK counts with junk behind it too, as short Ethernet frames may bring it along."""
+    with wire(5000, Terms(windowsize=2)) as each:
+        each.blocks()
+        each.say(ack(2) + bytes(14))
+        assert each.blocks() == [3, 4]
+        each.say(ack(3) + bytes(14))
+        assert each.blocks() == [4, 5]
 
 
 def test_doubled_acks_of_windows() -> None:
@@ -258,6 +269,7 @@ def test_nothing_follows_the_end() -> None:
         each.transfer.end(Outcome.ABORTED, "the client began anew")
         each.say(ack(4))
         each.say(ack(2))
+        each.say(b"")
         each.wait()
         assert each.heard() == []
 

@@ -152,7 +152,7 @@ class Client:
 
     def waiting(self) -> list[Packet]:
         """What has arrived and was not received."""
-        found = []
+        found: list[Packet] = []
         while True:
             try:
                 data = self._sock._sock.recv(65_536, socket.MSG_DONTWAIT)  # type: ignore[attr-defined]
