@@ -106,6 +106,13 @@ class PxeSection:
     loaders: Mapping[Architecture, str] = field(default=MappingProxyType({}), metadata=read_by(loader_map))
     """File names in `loader_dir`, by architecture, where the usual one is not wanted."""
 
+    @property
+    def lan(self) -> tuple[str, IPv4Network]:
+        """Interface and subnet, which are there where `enabled` is true."""
+        assert self.interface is not None, "misfits() told it"
+        assert self.subnet is not None, "misfits() told it"
+        return self.interface, self.subnet
+
     def misfits(self) -> Iterator[tuple[KeyPath, str]]:
         for name in ("interface", "subnet"):
             if self.enabled and getattr(self, name) is None:

@@ -22,7 +22,6 @@ from provd.doctor.doctor import Doctor
 from provd.doctor.storage import KnownImage
 from provd.domain.activity import Level, News
 from provd.domain.errors import ConfigError
-from provd.domain.operations import Operation
 from provd.domain.secrets import Secret
 from provd.http_client import open_client
 from provd.orchestrator import outbox
@@ -172,9 +171,9 @@ def known_images(library: ImageLibrary) -> list[KnownImage]:
     ]
 
 
-def mode_file_of(config: Config, image: Image, operation: Operation) -> bytes:
-    """What tells an installer where its answer is."""
-    return build_mode_file(image.release, f"{config.server.public_url}/api/boot/answer")
+def mode_file_of(config: Config, image: Image, token: Secret) -> bytes:
+    """What tells an installer where its answer is, and lets it show that it was sent there."""
+    return build_mode_file(image.release, f"{config.server.public_url}/api/boot/answer", token=token)
 
 
 async def let_in(parts: Parts, environ: Mapping[str, str], first_start: bool) -> None:

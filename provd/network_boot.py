@@ -20,8 +20,7 @@ from provd.netboot import dhcp_server, interfaces, tftp_server
 from provd.netboot.boot_files import BootFiles
 from provd.netboot.loaders import Loaders, load_loaders
 from provd.netboot.neighbours import Neighbours
-from provd.netboot.proxy_dhcp import BootFiles as Offers
-from provd.netboot.proxy_dhcp import Ports
+from provd.netboot.proxy_dhcp import Directions, Ports
 from provd.netboot.recorder import FlightRecorder
 from provd.netboot.tftp_transfer import Outcome, Read
 from provd.orchestrator.downloads import Progress
@@ -66,8 +65,8 @@ def open_network_boot(config: Config) -> NetworkBoot:
     pxe, address = config.pxe, None
     loaders = Loaders(directory=pxe.loader_dir, by_name={}, usual={})
     if pxe.enabled:
-        assert pxe.interface is not None and pxe.subnet is not None, "checked by PxeSection.misfits"
-        address = interfaces.address_in(interfaces.find(pxe.interface), pxe.subnet)
+        interface, subnet = pxe.lan
+        address = interfaces.address_in(interfaces.find(interface), subnet)
         loaders = load_loaders(pxe.loader_dir, pxe.loaders)
         for sentence in loaders.problems():
             log.warning("%s", sentence)
@@ -87,11 +86,11 @@ async def serve(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """DHCP and TFTP until cancelled; started when all ports are open. Raises `ConfigError` if one cannot be."""
-    pxe, server = config.pxe, config.server
-    assert boot.address is not None and pxe.interface is not None and pxe.subnet is not None
+    """DHCP and TFTP until cancelled; started when all ports are open, else raises `ConfigError`."""
+    server, (interface, subnet) = config.server, config.pxe.lan
+    assert boot.address is not None, "open_network_boot found it"
     address, base_url = boot.address.ip, url_at(server, boot.address.ip)
-    offers = Offers(
+    directions = Directions(
         loader_for=lambda firmware, wanted: (
             loader.name if (loader := boot.loaders.pick(firmware.architecture, wanted)) else None
         ),
@@ -103,10 +102,10 @@ async def serve(
             partial(
                 dhcp_server.serve,
                 desk,
-                interface=pxe.interface,
-                subnet=pxe.subnet,
-                files=offers,
-                unknown=pxe.unknown,
+                interface=interface,
+                subnet=subnet,
+                directions=directions,
+                unknown=config.pxe.unknown,
                 neighbours=boot.neighbours,
                 recorder=boot.recorder,
                 ports=Ports(),
@@ -125,9 +124,9 @@ async def serve(
             )
         except OSError as exc:
             raise ConfigError(
-                f"TFTP cannot listen on {address}, port {TFTP_PORT}: {exc.strerror}; `provd doctor` says who does"
+                f"TFTP cannot have port {TFTP_PORT} of {address}: {exc.strerror}; see `provd doctor`"
             ) from exc
-        log.info("answers machines on %s as %s; port 67 is one %s", pxe.interface, address, sharing.value)
+        log.info("answers machines on %s as %s, on port 67 %s", interface, address, sharing.value)
         task_status.started()
 
 

@@ -80,7 +80,8 @@ export class Sender {
       this.problem = response.status === 401 ? "You are signed out: load this page again to sign in." : answer.detail ?? `provd answered ${response.status}.`;
       return {};
     }
-    if (!response.ok) throw new Error(answer.detail ?? `provd answered ${response.status}`);
+    // An answer that was cut off in the middle says nothing, whatever its status.
+    if (!response.ok || !Number.isInteger(answer.offset)) throw new Error(answer.detail ?? `provd answered ${response.status}`);
     const took = Math.max(1, performance.now() - started);
     const weight = this.rate ? Math.exp(-took / SMOOTHING) : 0;
     this.rate = weight * this.rate + (1 - weight) * ((1000 * (answer.offset - this.offset)) / took);

@@ -25,7 +25,7 @@ from provd.netboot.neighbours import Neighbours
 from provd.netboot.proxy_dhcp import (
     Answer,
     Arrival,
-    BootFiles,
+    Directions,
     Door,
     LoopGuard,
     Ports,
@@ -71,7 +71,7 @@ class Responder:
 
     desk: Desk
     post: Post
-    files: BootFiles
+    directions: Directions
     unknown: Unknown
     neighbours: Neighbours
     recorder: Recorder
@@ -144,7 +144,7 @@ class Responder:
             request,
             arrival,
             policy_of=self.desk.policy,
-            files=self.files,
+            directions=self.directions,
             unknown=self.unknown,
             ports=self.ports,
         )
@@ -160,7 +160,7 @@ async def serve(
     *,
     interface: str,
     subnet: IPv4Network,
-    files: BootFiles,
+    directions: Directions,
     unknown: Unknown,
     neighbours: Neighbours,
     recorder: Recorder,
@@ -178,7 +178,7 @@ async def serve(
     responder = Responder(
         desk=desk,
         post=post,
-        files=files,
+        directions=directions,
         unknown=unknown,
         neighbours=neighbours,
         recorder=recorder,

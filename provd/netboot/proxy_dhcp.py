@@ -77,7 +77,7 @@ class Ports:
 
 
 @frozen(kw_only=True)
-class BootFiles:
+class Directions:
     """What there is to give, and where."""
 
     loader_for: Callable[[Firmware, str | None], str | None]
@@ -116,7 +116,9 @@ class Speaker:
     """None: one for which there is no iPXE build."""
     ipxe: bool
     pi_or_pc: bool
+    """It says BIOS, which is true of one of the two."""
     name: str
+    """How the operator's sentences begin."""
 
 
 @frozen(kw_only=True)
@@ -147,7 +149,7 @@ def decide(
     arrival: Arrival,
     *,
     policy_of: Callable[[Mac], Policy],
-    files: BootFiles,
+    directions: Directions,
     unknown: Unknown,
     ports: Ports,
 ) -> Answer | Silence:
@@ -167,17 +169,17 @@ def decide(
     if reason := left_alone(policy, unknown):
         return asking.silence(reason)
     if speaker.ipxe:
-        url = files.script_url(arrival.local, request.mac)
+        url = directions.script_url(arrival.local, request.mac)
         return _answer(asking, policy, ports, file=url, outcome=f"was sent to {url}", loads=False)
     if speaker.firmware is None:
         return asking.silence("there is no iPXE for it")
     if speaker.pi_or_pc and str(request.mac)[:8] in RASPBERRY_PI:
         return asking.silence("it is a Raspberry Pi, for which there is no iPXE")
-    loader = files.loader_for(speaker.firmware, policy.loader)
+    loader = directions.loader_for(speaker.firmware, policy.loader)
     if loader is None:
         wanted = policy.loader or f"an iPXE build for {speaker.firmware}"
         return asking.silence(f"{wanted} is not in pxe.loader_dir", warning=True)
-    file = files.loader_url(arrival.local, loader) if speaker.via is Via.HTTP else loader
+    file = directions.loader_url(arrival.local, loader) if speaker.via is Via.HTTP else loader
     outcome = f"got {loader} by {speaker.via.upper()}"
     return _answer(asking, policy, ports, file=file, outcome=outcome, loads=True)
 
@@ -216,7 +218,7 @@ def _speaker(
     known = firmware_of(architectures)
     # The number says what it is; how it reads its boot file, it says in option 60.
     firmware = known and Firmware(known.architecture, via)
-    name = str(firmware or f"firmware of type {', '.join(map(str, architectures))}")
+    name = str(firmware or f"firmware of type {', '.join(map(str, architectures[:4]))}")
     ipxe = b"iPXE" in user_classes or (HTTP in features and (BZIMAGE in features or EFI in features))
     return Speaker(
         via=via,

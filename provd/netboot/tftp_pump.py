@@ -9,10 +9,11 @@ What is read from a socket, and why, is not known here.
 import select
 from collections.abc import Callable
 from time import perf_counter
-from types import TracebackType
 from typing import Self
 
 import trio
+
+Handler = Callable[[float], None]
 
 BATCH = 64
 """Sockets looked after before the clock is read again."""
@@ -21,54 +22,70 @@ TURN = 1e-3
 PATIENCE = 20e-6
 """Seconds to look again before going to sleep: about what going to sleep costs, so that at worst it
 costs twice, and a neighbour who answers sooner is spared the way through the scheduler."""
+TICK = 0.05
+"""Seconds between two looks at the clock, for all sockets at once: a timer for each, moved with each
+datagram, would cost as much as the datagrams."""
 
 
 class Pump:
-    """A context manager, for it holds a file descriptor."""
+    """A context manager: it holds a file descriptor. Handlers get trio's clock, and wait for nothing."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[float], None]] = {}
+        self._readers: dict[int, Handler] = {}
+        self._tickers: dict[int, Handler] = {}
+        self._busy = trio.Event()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._epoll.close()
 
-    def watch(self, fd: int, handler: Callable[[float], None]) -> None:
-        """Call `handler(now)` whenever there is something to read, or an error, at a descriptor.
+    def watch(self, fd: int, on_readable: Handler, on_tick: Handler) -> None:
+        """Call `on_readable` when there is something to read, or an error, and `on_tick` now and then.
 
-        It reads one datagram, without waiting; if there are more, it is called again. Raises OSError.
+        The first reads one datagram; if there are more, it is called again. Raises OSError.
         """
         self._epoll.register(fd, select.EPOLLIN)
-        self._handlers[fd] = handler
+        self._readers[fd], self._tickers[fd] = on_readable, on_tick
+        self._busy.set()
 
     def forget(self, fd: int) -> None:
-        """Before the descriptor is closed. A handler may do this to itself or to another."""
-        del self._handlers[fd]
+        """Before the descriptor is closed. Not from within a handler."""
+        del self._readers[fd], self._tickers[fd]
         self._epoll.unregister(fd)
 
     async def run(self) -> None:
         """Runs until cancelled. What a handler raises comes out here."""
-        poll, handlers = self._epoll.poll, self._handlers
-        turn_ends = 0.0
-        idle_since = 0.0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_clock)
+            await self._watch_sockets()
+
+    async def _watch_sockets(self) -> None:
+        poll, readers = self._epoll.poll, self._readers
+        turn_ends = idle_since = 0.0
         while True:
             ready = poll(0, BATCH)
             clock = perf_counter()
             if ready:
                 now = trio.current_time()
                 for fd, _ in ready:
-                    if handler := handlers.get(fd):
-                        handler(now)
-                idle_since = clock
-                if clock > turn_ends:
+                    readers[fd](now)
+                idle_since = perf_counter()
+                if idle_since > turn_ends:
                     await trio.lowlevel.checkpoint()
                     turn_ends = perf_counter() + TURN
             elif clock - idle_since > PATIENCE:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                idle_since = perf_counter()
-                turn_ends = idle_since + TURN
+                turn_ends = perf_counter() + TURN
+
+    async def _watch_clock(self) -> None:
+        while True:
+            if not self._tickers:
+                self._busy = trio.Event()
+                await self._busy.wait()
+            await trio.sleep(TICK)
+            now = trio.current_time()
+            for on_tick in self._tickers.values():
+                on_tick(now)

@@ -1,8 +1,8 @@
 """One file on its way to one client: what is sent next, what again and when, and how it ends.
 
-A transfer has a task and a socket of its own, connected to its client. The task opens, watches the
-clock and closes; what happens for each block, `Transfer.receive`, is called by the pump and waits for
-nothing: a read, a comparison, a write. Which client may have which file is not known here.
+A transfer has a task and a socket of its own, connected to its client. The task begins, waits for the
+end and closes; `receive`, for each datagram, and `tick`, for the clock, are called by the pump and wait
+for nothing. Which client may have which file is not known here.
 """
 
 import os
@@ -297,7 +297,7 @@ class Transfer:
             self._send_blocks(first, until)
 
     def _fail(self, exc: OSError) -> None:
-        if self._sent == self._last and self._awaited in self._last_words():
+        if self._sent == self._last and any(data == self._awaited for data in self._last_words()):
             self.end(Outcome.DONE)
         elif isinstance(exc, ConnectionRefusedError):
             self.end(Outcome.ABORTED, "the client has closed its port")
@@ -314,16 +314,11 @@ class Transfer:
 async def run_transfer(transfer: Transfer, sock: socket.socket, pump: Pump) -> None:
     """Returns when the transfer has an outcome. The socket is closed then, as after a cancellation."""
     with sock:
-        pump.watch(sock.fileno(), transfer.receive)
+        pump.watch(sock.fileno(), transfer.receive, transfer.tick)
         try:
             transfer.start(trio.current_time())
             with trio.move_on_after(DEADLINE):
-                while transfer.outcome is None:
-                    # The pump may move the moment, back too: when it has measured the way.
-                    look = min(transfer.due, trio.current_time() + LEAST_PATIENCE)
-                    with trio.move_on_at(look):
-                        await transfer.over.wait()
-                    transfer.tick(trio.current_time())
+                await transfer.over.wait()
             transfer.end(Outcome.ABORTED, "it took too long")
         finally:
             pump.forget(sock.fileno())

@@ -133,8 +133,10 @@ class BootDesk:
 
     # --- 2. the installer ---
 
-    async def answer(self, body: bytes, address: str) -> bytes:
+    async def answer(self, body: bytes, address: str, authorization: str | None = None) -> bytes:
         """The answer file for the machine that posted `body`. Ends the offer before it returns.
+
+        An installer that can shows in `authorization` that it came with the ISO of this very operation.
 
         Raises `BadDocument`, or `NotYourTurn` for whoever is not about to be installed.
         """
@@ -145,6 +147,9 @@ class BootDesk:
                 await self._fleet.sighted(link.mac, address, "an installer asked for an answer")
             raise NotYourTurn("no registered host has one of these MACs")
         party = self._party(host.id)
+        if not self._installers.has_read(party.operation, authorization):
+            await self._turned_away(host, f"{address} asked for an answer without having read the ISO")
+            raise NotYourTurn(f"not the bearer token of operation {party.operation.id}")
         asker = f"{address} {machine.identity}"
         if host.state is State.INSTALLING:
             return await self._answer_again(party, asker)

@@ -18,9 +18,11 @@ from provd.domain.errors import BadImage, Invalid, NotFound
 from provd.domain.hosts import HostId, OperationId
 from provd.domain.lifecycle import BOOTS, Boots
 from provd.domain.operations import Operation
+from provd.domain.secrets import Secret
 from provd.domain.virtual_file import VirtualFile
 from provd.orchestrator.fleet import Fleet
 from provd.proxmox.installer_files import installer_files
+from provd.proxmox.mode_file import TOKEN_SINCE, version_of
 from provd.store import hosts, images, operations
 from provd.store.database import Db
 from provd.store.images import Image
@@ -40,14 +42,17 @@ class Served:
 
 
 class Installers:
-    """`mode_file` makes auto-installer-mode.toml for an image and an operation: the same every time."""
+    """`mode_file` makes auto-installer-mode.toml for an image, with the token that its machine shows.
+
+    The same every time: a machine reads the ISO in pieces.
+    """
 
     def __init__(
         self,
         config: Config,
         fleet: Fleet,
         sealing_key: bytes,
-        mode_file: Callable[[Image, Operation], bytes],
+        mode_file: Callable[[Image, Secret], bytes],
     ) -> None:
         self._url = config.server.image_url
         self._directory = config.paths.images_dir
@@ -76,10 +81,27 @@ class Installers:
             return None
         return Served(name=name, file=file, host_id=offer.host_id, operation_id=operation_id)
 
+    def has_read(self, operation: Operation, authorization: str | None) -> bool:
+        """Whether the sender of this header has read the operation's ISO. Before PVE 9.2 none can tell."""
+
+        def find(db: Db) -> Image | None:
+            image_id = operations.image_of(db, operation.id)
+            return images.get(db, image_id) if image_id is not None else None
+
+        image = self._fleet.store.read(find)
+        if image is None or version_of(image.release) < TOKEN_SINCE:
+            return True
+        expected = f"Bearer {self._answer_token(operation.id).reveal()}"
+        return hmac.compare_digest((authorization or "").encode(errors="replace"), expected.encode())
+
+    def _answer_token(self, operation_id: OperationId) -> Secret:
+        """What lies in the ISO, as NAME:SECRET. It is worth what the address of the ISO is worth."""
+        return Secret(f"provd:{self._token(operation_id)}")
+
     def _files(self, offer: "_Offer") -> Mapping[str, VirtualFile]:
         image = offer.image
         try:
-            mode_file = self._mode_file(image, offer.operation)
+            mode_file = self._mode_file(image, self._answer_token(offer.operation_id))
         except Invalid as exc:
             raise BadImage(f"{image.name} cannot be told where to ask for its answer: {exc}") from exc
         return installer_files(self._directory / image.name, image.mode_offset, mode_file)
@@ -101,7 +123,7 @@ class Installers:
 
 @frozen
 class _Offer:
-    operation: Operation
+    operation_id: OperationId
     host_id: HostId
     image: Image
 
@@ -115,6 +137,6 @@ def _offer(db: Db, operation_id: OperationId) -> _Offer | None:
             return None
         if BOOTS[hosts.get(db, operation.host_id).state] is not Boots.INSTALLER:
             return None
-        return _Offer(operation, operation.host_id, images.get(db, image_id))
+        return _Offer(operation_id, operation.host_id, images.get(db, image_id))
     except NotFound:
         return None  # removed, each of them may be

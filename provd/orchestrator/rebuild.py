@@ -392,8 +392,9 @@ def _settle_image(change: Change, host: Host, operation: Operation) -> None:
         change.note(
             News(
                 event="rebuild.note",
-                message=f"{host.hostname} has {host.memory_mib} MiB of memory, and the installer of {image.release} "
-                f"is known to need {memory.memory_needed(image.release)} MiB when it comes over the network",
+                message=f"{host.hostname} has {host.memory_mib} MiB of memory; the installer of "
+                f"{image.release}, loaded over the network, is known to need "
+                f"{memory.memory_needed(image.release)} MiB",
                 level=Level.WARNING,
                 host_id=host.id,
             )

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 LARGEST_CHUNK = 1 << 20
 """Bytes of one request. No more than any other body may have: the server takes bodies from strangers,
-too, before it knows whose they are. Larger chunks would save a tenth of the time at most."""
+too, before it knows whose they are. Chunks of 8 MiB were not measurably faster."""
 SYNC_BYTES = 16 << 20
 MOST = 8
 KEPT_SECONDS = 24 * 3600.0

@@ -24,7 +24,8 @@ def blueprint(desk: BootDesk) -> Blueprint:
 
     @machines.post("/api/boot/answer")
     async def answer() -> Response:
-        return Response(await desk.answer(await received(), _address()), content_type="application/toml")
+        answer = await desk.answer(await received(), _address(), request.headers.get("Authorization"))
+        return Response(answer, content_type="application/toml")
 
     @machines.get("/api/hosts/<id:host_id>/first-boot-script")
     async def first_boot_script(host_id: int) -> Response:

@@ -18,10 +18,10 @@ from provd.domain.lifecycle import Boots
 from provd.netboot.desk import Policy
 from provd.netboot.dhcp_server import serve
 from provd.netboot.neighbours import Neighbours
-from provd.netboot.proxy_dhcp import BootFiles, Ports
+from provd.netboot.proxy_dhcp import Directions, Ports
 
 INSTALL = Policy(boots=Boots.INSTALLER)
-FILES = BootFiles(
+DIRECTIONS = Directions(
     loader_for=lambda firmware, wanted: wanted or f"{firmware.architecture}.efi",
     loader_url=lambda address, name: f"http://{address}:8081/loaders/{name}",
     script_url=lambda address, mac: f"http://{address}:8080/ipxe/{str(mac).replace(':', '-')}",
@@ -72,7 +72,7 @@ async def serve_here(
         Desk(quiet),
         interface=interface,
         subnet=subnet,
-        files=FILES,
+        directions=DIRECTIONS,
         unknown=Unknown.LOG,
         neighbours=Neighbours(),
         recorder=NoRecorder(),

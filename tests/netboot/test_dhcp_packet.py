@@ -50,7 +50,7 @@ def reply(**changes: object) -> Reply:
 def test_real_packets_are_read_as_scapy_reads_them(client: Captured) -> None:
     """Each packet that real firmware sent says the same to us and to scapy."""
     ours, theirs = parse(client.payload), BOOTP(client.payload)
-    options = dict(each[:2] for each in theirs[DHCP].options if isinstance(each, tuple))
+    options: dict[object, object] = dict(each[:2] for each in theirs[DHCP].options if isinstance(each, tuple))
     assert (ours.xid, ours.secs, ours.flags, ours.hops) == (
         theirs.xid,
         theirs.secs,

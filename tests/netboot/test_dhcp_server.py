@@ -16,7 +16,7 @@ from attrs import define, evolve, field, frozen
 
 from netboot.dhcp_checker import check_reply
 from netboot.dhcp_client import GUID, MAC, OFFER, REQUEST, packet
-from netboot.dhcp_responder import FILES
+from netboot.dhcp_responder import DIRECTIONS
 from provd.config import Unknown
 from provd.domain.contacts import Contact, Hop
 from provd.domain.errors import ConfigError
@@ -93,7 +93,7 @@ async def world() -> AsyncIterator[World]:
                     desk,
                     interface="lo",
                     subnet=LOOPBACK,
-                    files=FILES,
+                    directions=DIRECTIONS,
                     unknown=Unknown.LOG,
                     neighbours=neighbours,
                     recorder=recorder,
@@ -282,7 +282,7 @@ def responder(now: list[float], **changes: object) -> Responder:
     made = Responder(
         desk=Desk(),
         post=Post(interface="lo", index=LO, address=IPv4Address("10.9.0.2")),
-        files=FILES,
+        directions=DIRECTIONS,
         unknown=Unknown.LOG,
         neighbours=Neighbours(),
         recorder=Recorder(),
@@ -321,7 +321,7 @@ def test_what_was_cut_off_is_not_answered() -> None:
 def test_a_warning_is_not_repeated_within_a_second(caplog: pytest.LogCaptureFixture) -> None:
     """Strangers who can cause warnings cannot fill the journal with them."""
     now = [0.0]
-    here = responder(now, files=evolve(FILES, loader_for=lambda _, __: None))
+    here = responder(now, directions=evolve(DIRECTIONS, loader_for=lambda _, __: None))
     for second in (0.0, 0.5, 0.9, 1.0, 1.5):
         now[0] = second
         assert here.respond(datagram(packet()), Door.DHCP) is None
@@ -346,7 +346,7 @@ async def refusal(interface: str, subnet: str, ports: Ports) -> str:
             Desk(),
             interface=interface,
             subnet=IPv4Network(subnet),
-            files=FILES,
+            directions=DIRECTIONS,
             unknown=Unknown.LOG,
             neighbours=Neighbours(),
             recorder=Recorder(),

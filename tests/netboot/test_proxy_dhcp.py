@@ -4,6 +4,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from attrs import evolve
+
 from netboot.dhcp_checker import Packet, check_reply
 from netboot.dhcp_client import (
     ACK,
@@ -20,7 +21,6 @@ from netboot.dhcp_client import (
     client_packets,
     packet,
 )
-
 from provd.config import Unknown
 from provd.domain.architectures import FIRMWARES, Architecture, Firmware, Via
 from provd.domain.contacts import Contact, Hop
@@ -31,7 +31,7 @@ from provd.netboot.dhcp_packet import build, parse
 from provd.netboot.proxy_dhcp import (
     Answer,
     Arrival,
-    BootFiles,
+    Directions,
     Door,
     LoopGuard,
     Ports,
@@ -57,7 +57,7 @@ def loader_for(firmware: Firmware, wanted: str | None) -> str | None:
     return wanted or BUILDS.get(firmware.architecture)
 
 
-FILES = BootFiles(
+DIRECTIONS = Directions(
     loader_for=loader_for,
     loader_url=lambda address, name: f"http://{address}:8081/loaders/{name}",
     script_url=lambda address, mac: f"http://{address}:8080/ipxe/{str(mac).replace(':', '-')}",
@@ -70,12 +70,17 @@ def judge(
     door: Door = Door.DHCP,
     policy: Policy = INSTALL,
     unknown: Unknown = Unknown.LOG,
-    files: BootFiles = FILES,
+    directions: Directions = DIRECTIONS,
     peer: tuple[str, int] = ("0.0.0.0", 68),
 ) -> Answer | Silence:
     arrival = Arrival(door=door, local=IPv4Address(SERVER), peer=peer)
     return decide(
-        parse(data), arrival, policy_of=lambda _: policy, files=files, unknown=unknown, ports=Ports()
+        parse(data),
+        arrival,
+        policy_of=lambda _: policy,
+        directions=directions,
+        unknown=unknown,
+        ports=Ports(),
     )
 
 
@@ -212,7 +217,7 @@ def test_who_is_no_pxe_client_is_not_even_looked_up(vendor_class: bytes | None) 
         parse(packet(vendor_class=vendor_class)),
         arrival,
         policy_of=lambda _: pytest.fail("it was looked up"),
-        files=FILES,
+        directions=DIRECTIONS,
         unknown=Unknown.MENU,
         ports=Ports(),
     )
@@ -290,8 +295,8 @@ def test_the_loader_of_a_host_is_given() -> None:
 )
 def test_a_missing_loader_is_a_warning_that_names_it(wanted: str | None, named: str) -> None:
     """Somebody has to install a package or correct a name: it is said which."""
-    files = evolve(FILES, loader_for=lambda _, __: None)
-    decision = silence(packet(), policy=evolve(INSTALL, loader=wanted), files=files)
+    directions = evolve(DIRECTIONS, loader_for=lambda _, __: None)
+    decision = silence(packet(), policy=evolve(INSTALL, loader=wanted), directions=directions)
     assert decision.warning
     assert decision.reason == f"{named} is not in pxe.loader_dir"
 
@@ -371,8 +376,8 @@ def test_what_is_not_enough_of_an_ipxe_is_given_a_whole_one(kind: str) -> None:
 def test_ipxe_needs_no_build_of_ours() -> None:
     """It runs already, on whatever it runs."""
     assert reply(packet(architecture=6, options=[IPXE])).boot_file == SCRIPT
-    files = evolve(FILES, loader_for=lambda _, __: None)
-    assert reply(packet(options=[IPXE]), files=files).boot_file == SCRIPT
+    directions = evolve(DIRECTIONS, loader_for=lambda _, __: None)
+    assert reply(packet(options=[IPXE]), directions=directions).boot_file == SCRIPT
 
 
 def test_ipxe_that_came_by_http_is_sent_to_its_script() -> None:
@@ -394,13 +399,13 @@ def test_an_http_client_is_given_a_url() -> None:
 
 def test_a_long_url_is_not_cut() -> None:
     """What does not fit into the header's field stands in option 67."""
-    files = evolve(FILES, script_url=lambda *_: "http://a/" + "x" * 180)
-    assert reply(packet(options=[IPXE]), files=files).boot_file == "http://a/" + "x" * 180
+    directions = evolve(DIRECTIONS, script_url=lambda *_: "http://a/" + "x" * 180)
+    assert reply(packet(options=[IPXE]), directions=directions).boot_file == "http://a/" + "x" * 180
 
 
 # --- what real firmware asked --------------------------------------------------------------------
 
-EXPECTED = {
+EXPECTED: dict[tuple[int, int, bool, bool], dict[int, str | None]] = {
     # (port, type, HTTP?, iPXE?): the file, or None for silence
     (67, DISCOVER, False, False): {0: "undionly.kpxe", 7: "snponly.efi"},
     (67, DISCOVER, True, False): {16: f"http://{SERVER}:8081/loaders/snponly.efi"},

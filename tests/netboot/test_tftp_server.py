@@ -284,8 +284,8 @@ async def test_silent_client(autojump_clock: MockClock) -> None:
         assert [packet.block for packet in client.waiting()] == [1] * 6
     assert read.outcome is Outcome.GAVE_UP
     assert read.retransmissions == 5
-    assert read.seconds == pytest.approx(31, abs=0.1)
-    assert trio.current_time() - begun == pytest.approx(31, abs=0.1)
+    assert read.seconds == pytest.approx(31, abs=0.5)
+    assert trio.current_time() - begun == pytest.approx(31, abs=0.5)
 
 
 async def test_lost_oack(autojump_clock: MockClock) -> None:
@@ -312,7 +312,7 @@ async def test_quick_reminder(autojump_clock: MockClock) -> None:
         await client.receive()
         lost = trio.current_time()
         assert (await client.receive()).block == 10
-        assert trio.current_time() - lost == pytest.approx(0.2, abs=0.05)
+        assert trio.current_time() - lost == pytest.approx(0.2, abs=0.11)
 
 
 async def test_deadline(autojump_clock: MockClock) -> None:

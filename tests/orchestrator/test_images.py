@@ -188,7 +188,7 @@ async def test_names_that_are_none(library: ImageLibrary, iso: Path, name: str) 
 
 
 async def test_a_cancelled_import_leaves_no_image_and_goes_on_later(library: ImageLibrary, iso: Path) -> None:
-    """What was copied is not written again, and the result is the same as of one go."""
+    """With the file that is there, and the result is the same as of one go."""
     with trio.CancelScope() as scope:
         stop = StopAt(bytes_=3 << 20, act=lambda: trio.from_thread.run_sync(scope.cancel))
         await library.import_iso(iso, by="anna", progress=stop)

@@ -14,6 +14,7 @@ from provd.domain.errors import BadImage, Invalid
 from provd.domain.hosts import Host, HostOptions, Mac
 from provd.domain.lifecycle import BOOTS, Boots, State
 from provd.domain.operations import Kind, Operation, Outcome
+from provd.domain.secrets import Secret
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.installers import Installers, Served
@@ -29,12 +30,12 @@ NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 NAMES = ["vmlinuz", "initrd.img", "proxmox.iso", "installer.img"]
 
 
-def mode_file(image: Image, operation: Operation) -> bytes:
-    return mode_file_of(image.name, operation)
+def mode_file(image: Image, token: Secret) -> bytes:
+    return mode_file_of(image.name, token)
 
 
-def mode_file_of(name: str, operation: Operation) -> bytes:
-    return f"# {name} {operation.id}".encode().ljust(MODE_FILE_SIZE)
+def mode_file_of(name: str, token: Secret) -> bytes:
+    return f"# {name} {token.reveal()}".encode().ljust(MODE_FILE_SIZE)
 
 
 @define
@@ -47,7 +48,7 @@ class House:
     def db(self) -> Db:
         return self.store.read(lambda db: db)
 
-    def image(self, name: str) -> int:
+    def image(self, name: str, release: str = "9.2-1") -> int:
         """An image as an import leaves it behind."""
         directory = self.config.paths.images_dir / name
         directory.mkdir(parents=True)
@@ -58,7 +59,7 @@ class House:
             NewImage(
                 name=name,
                 product="pve",
-                release="9.2-1",
+                release=release,
                 sha256="0" * 64,
                 size=10_000,
                 mode_offset=4096,
@@ -83,6 +84,9 @@ class House:
         base, _, token = self.installers.base_url(operation).rpartition("/")
         assert base == self.config.server.image_url
         return token
+
+    def answer_token(self, operation: Operation) -> Secret:
+        return Secret(f"provd:{self.token(operation)}")
 
     def find(self, operation: Operation, name: str = "proxmox.iso") -> Served | None:
         return self.installers.find(self.token(operation), name)
@@ -111,7 +115,7 @@ def test_an_armed_host_finds_its_four_files(house: House) -> None:
         assert served is not None
         assert (served.name, served.host_id, served.operation_id) == (name, host.id, operation.id)
         assert first_bytes(served).startswith(b"pve-9")
-        made = any(part == mode_file_of("pve-9", operation) for part in served.file.parts)
+        made = any(part == mode_file_of("pve-9", house.answer_token(operation)) for part in served.file.parts)
         assert made == (name in ("proxmox.iso", "installer.img"))
     assert house.find(operation, "pve-8") is None
     assert house.find(operation, "../pve-8/vmlinuz") is None
@@ -127,6 +131,26 @@ def test_the_url_is_the_same_every_time_and_another_for_each_operation(house: Ho
     other = Installers(house.config, Fleet(house.store, Bell()), KEY[::-1], mode_file)
     assert other.base_url(one) != house.installers.base_url(one)
     assert other.find(house.token(one), "vmlinuz") is None
+
+
+def test_who_has_read_an_iso_can_show_it(house: House) -> None:
+    """The token in the ISO of one operation proves that it was read, and no other header does."""
+    image = house.image("pve-9")
+    _, one = house.armed(1, image)
+    _, two = house.armed(2, image)
+    header = f"Bearer {house.answer_token(one).reveal()}"
+    assert house.installers.has_read(one, header)
+    for other in (None, "", header[:-1], header.lower().upper(), "Bearer provd:"):
+        assert not house.installers.has_read(one, other)
+    assert not house.installers.has_read(two, header)
+
+
+def test_an_installer_that_has_no_token_needs_none(house: House) -> None:
+    """PVE 9.1 cannot send one, and neither can one that comes from another web server."""
+    _, old = house.armed(1, house.image("pve-9.1", "9.1-2"))
+    _, elsewhere = house.armed(2, None)
+    assert house.installers.has_read(old, None)
+    assert house.installers.has_read(elsewhere, None)
 
 
 @pytest.mark.parametrize("state", State)

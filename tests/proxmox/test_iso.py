@@ -87,6 +87,29 @@ def test_one_file_is_added_and_nothing_else_changes(tmp_path: Path, maker: str) 
     assert 0 < changed < 200, "the descriptor, two path tables and the way up from a few directories"
 
 
+def test_every_way_to_the_root_leads_to_the_new_one(plain: bytes) -> None:
+    """Descriptor, path tables, "." and "..", and ".." of the directories in it; in both byte orders."""
+    after = prepared(plain, look(plain))
+    descriptor = after[16 * SECTOR : 17 * SECTOR]
+    place = descriptor[158:166]
+    root = int.from_bytes(place[:4], "little")
+    assert root == int.from_bytes(place[4:], "big") == len(after) // SECTOR - 1
+    assert int.from_bytes(descriptor[80:84], "little") == len(after) // SECTOR
+    little = int.from_bytes(descriptor[140:144], "little")
+    big = int.from_bytes(descriptor[148:152], "big")
+    assert after[little * SECTOR + 2 :][:4] == place[:4]
+    assert after[big * SECTOR + 2 :][:4] == place[4:]
+    at = root * SECTOR
+    for identifier in (b"\0", b"\1"):
+        assert after[at + 2 : at + 10] == place
+        assert after[at + 33 : at + 34] == identifier
+        at += after[at]
+    folder = Volume(io.BytesIO(after)).find("/boot")
+    assert folder is not None
+    parent = folder.offset + after[folder.offset]
+    assert after[parent + 2 : parent + 10] == place
+
+
 def test_what_was_planned_twice_is_the_same(plain: bytes) -> None:
     """A prepared image can be prepared again: its mode file is replaced, and there is one."""
     once = prepared(plain, look(plain))

@@ -299,7 +299,7 @@ async def test_the_script_finds_every_part_it_names(app: QuartTrio) -> None:
 SENDER = """
 import { Sender } from "%s";
 const size = 10;
-let had = 3, drop = 1;
+let had = 3, drop = 1, cut = 1;
 const sent = [];
 globalThis.fetch = async (path, { method, headers, body }) => {
   const offset = Number(headers["Upload-Offset"]);
@@ -308,6 +308,7 @@ globalThis.fetch = async (path, { method, headers, body }) => {
   if (drop-- > 0) throw new TypeError("connection lost");
   if (offset !== had) return answer(409, { offset: had });
   had += body.size;
+  if (cut-- > 0) return { status: 200, ok: true, json: async () => { throw new SyntaxError("cut off"); } };
   return answer(200, { offset: had, complete: had === size });
 };
 globalThis.setTimeout = (work) => queueMicrotask(work);
@@ -321,15 +322,14 @@ console.log(JSON.stringify({ sent, had, sending: sender.sending, problem: sender
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_the_sender_goes_on_where_the_server_stands(tmp_path: Path) -> None:
-    """A lost connection is tried again, a wrong offset is put right, and no byte is left out."""
+    """Lost connections and answers are tried again, wrong offsets put right, and no byte is left out."""
     shutil.copy(STATIC / "sender.js", tmp_path / "sender.mjs")
     (tmp_path / "run.mjs").write_text(SENDER % "./sender.mjs")
     done = subprocess.run(
         ["node", str(tmp_path / "run.mjs")], capture_output=True, text=True, check=True, timeout=30
     )
     path = '"/api/images/uploads/7"'
-    calls = [
-        f'["PATCH",{path},{at},"{text}"]' for at, text in ((0, "0123"), (0, "0123"), (3, "3456"), (7, "789"))
-    ]
+    sent = ((0, "0123"), (0, "0123"), (3, "3456"), (3, "3456"), (7, "789"))
+    calls = [f'["PATCH",{path},{at},"{text}"]' for at, text in sent]
     expected = f'{{"sent":[{",".join(calls)}],"had":10,"sending":false,"problem":""}}'
     assert done.stdout.strip() == expected

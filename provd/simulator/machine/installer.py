@@ -51,10 +51,20 @@ class Installer:
         return INSTALLERS[self.release] >= (9, 2, 0)
 
     async def fetch_order(
-        self, url: str, *, lose_first_response: bool = False, others: tuple[str, ...] = ()
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        lose_first_response: bool = False,
+        others: tuple[str, ...] = (),
     ) -> InstallOrder:
-        """Ask `url` for the answer and judge it. Raises `InstallerRefused`."""
+        """Ask `url` for the answer and judge it. Raises `InstallerRefused`.
+
+        `token` is the prepared ISO's, which installers know since PVE 9.2.
+        """
         headers = {"content-type": _JSON}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
         if self.strict:
             headers["accept"] = "application/json, application/toml;q=0.5"
         document = system_information(self.hardware, self.release)

@@ -4,6 +4,7 @@ Started by guest/installed.sh as the machine's only service manager. Its exit st
 does next (`places`). The order is that of the original's units: network, sshd, pve-cluster, first boot.
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def first_boot(ordering: str) -> None:
             log.write(line)
             say(f"first boot: {line.rstrip()}")
     if script.wait() == 0:
+        os.sync()
         flag.unlink(missing_ok=True)
         say("the first-boot script is done")
     else:

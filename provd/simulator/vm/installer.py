@@ -37,7 +37,7 @@ async def install() -> int:
     """The whole installation; returns the exit status. Raises `InstallerRefused` where the original stops."""
     obtained = await _address()
     hardware = see(obtained.lease, obtained.link) if obtained else see(NO_LEASE)
-    url = _answer_url(obtained)
+    url, token = _answer_source(obtained)
     installer = Installer(
         hardware=hardware,
         release=_release(),
@@ -45,7 +45,7 @@ async def install() -> int:
         say=say,
     )
     say(f"asks {url} for an answer")
-    order = await installer.fetch_order(url)
+    order = await installer.fetch_order(url, token=token)
     say(f"has an answer: {order.fqdn} on {', '.join(disk.device for disk in order.disks)}")
     first_boot = None if order.first_boot is None else await installer.fetch_first_boot(order.first_boot)
     try:
@@ -75,8 +75,8 @@ async def _address() -> Obtained | None:
     return leases[0] if leases else None
 
 
-def _answer_url(obtained: Obtained | None) -> str:
-    """From the prepared ISO, or else from DHCP. DNS is not asked, and no certificate can be pinned."""
+def _answer_source(obtained: Obtained | None) -> tuple[str, str | None]:
+    """URL and token of the prepared ISO, or else a URL from DHCP. DNS is not asked, no certificate pinned."""
     prepared = ISO / "auto-installer-mode.toml"
     if not prepared.exists():
         raise InstallerRefused("no config for fetching the answer file: this ISO is not prepared")
@@ -89,9 +89,9 @@ def _answer_url(obtained: Obtained | None) -> str:
     if "cert_fingerprint" in http:
         raise InstallerRefused("the lab's installer cannot pin a certificate: use plain HTTP")
     if "url" in http:
-        return str(http["url"])
+        return str(http["url"]), http.get("token")
     if obtained is not None and obtained.manifest_url:
-        return obtained.manifest_url
+        return obtained.manifest_url, None
     raise InstallerRefused("neither the ISO nor DHCP option 250 says where the answer is")
 
 

@@ -3,6 +3,7 @@
 Imported late, because it takes long; the network and sshd do not wait for it.
 """
 
+import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ def start(system: Path, cluster_dir: Path | None, *, hostname: str, ip: str) -> 
         install_programs(system)
         install_pve_tools(root, cluster_dir=cluster_dir or system / "nonexistent", hostname=hostname, ip=ip)
         use_lan(root)
+        os.sync()
         fresh.unlink()
     elif cluster_dir is not None:
         tell_cluster(system, cluster_dir, online=True)

@@ -22,7 +22,7 @@ def qemu_arguments(
     arguments = [
         *("-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", str(cpus), "-m", str(memory_mib)),
         *("-device", "virtio-rng-pci,addr=1c"),
-        *("-smbios", f"type=1,manufacturer=provd,product=Lab machine,serial={serial},uuid={uuid}"),
+        *("-smbios", f"type=1,manufacturer=provd,product=Lab machine,serial={_quoted(serial)},uuid={uuid}"),
         *_share("hostroot", "1d", "/", ",readonly=on"),
     ]
     if cluster is not None:
