@@ -257,12 +257,10 @@ class Volume:
             area = self._read(more[0] * SECTOR + more[1], more[2])
 
     def _read(self, offset: int, size: int) -> bytes:
-        if offset + size > self.file_size:
-            raise BadImage("the image is damaged: it points behind its own end")
         self._file.seek(offset)
         data = self._file.read(size)
         if len(data) != size:
-            raise BadImage("the image became shorter while it was read")
+            raise BadImage("the image is damaged: it points behind its own end")
         return data
 
 

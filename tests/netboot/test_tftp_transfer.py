@@ -329,7 +329,9 @@ def test_roll_over(window: int) -> None:
     with wire(bytes(8 * 65_540), Terms(blksize=8, windowsize=window)) as each:
         count = 0
         while each.transfer.outcome is None:
-            for packet in each.heard():
+            packets = each.heard()
+            assert packets
+            for packet in packets:
                 count += 1
                 assert packet.block == count & 0xFFFF
             each.say(ack(count))

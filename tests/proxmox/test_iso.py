@@ -9,8 +9,8 @@ import pycdlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iso_maker import INITRD, KERNEL, XORRISO, contents, make_hybrid_iso, make_iso
 
+from iso_maker import INITRD, KERNEL, XORRISO, contents, make_hybrid_iso, make_iso
 from provd.domain.errors import BadImage
 from provd.proxmox.iso import (
     MODE_FILE_SIZE,
