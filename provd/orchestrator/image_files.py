@@ -10,23 +10,20 @@ images is not known here. Several processes may work at once: who makes or finis
 lock on its directory, which the kernel gives back however a process ends.
 """
 
-import errno
-import fcntl
 import os
 import re
 import secrets
 import shutil
-import stat
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 from attrs import frozen
 
-from provd.domain.errors import BadImage, Conflict, Invalid, NotFound, Refused
+from provd.domain.errors import BadImage, Conflict, Invalid, NotFound
+from provd.orchestrator.disk import age, locked, need_room, open_source, sync, sync_directory
 from provd.proxmox import iso
 from provd.proxmox.installer_files import INITRD, ISO, KERNEL
 from provd.proxmox.iso import ProxmoxIso, patched
@@ -38,13 +35,10 @@ Tick = Callable[[int, int], None]
 PIECE = 1 << 20
 SYNC_BYTES = 64 << 20
 """What is reported as done is on disk but for this much: an estimate is honest on a slow card, too."""
-SPARE_BYTES = 64 << 20
-"""To be left on the disk for the database and the journal."""
 LARGEST_ISO = 0xFFFF_FFFF
 """As a file in an initrd has to be smaller than 4 GiB (cpio(5))."""
 KEPT_SECONDS = 24 * 3600.0
 """How long an import that was broken off waits to be resumed."""
-
 PATIENCE_SECONDS = 0.2
 """For whoever only looks whether a directory is locked."""
 
@@ -97,7 +91,8 @@ class ImageFiles:
         path = self.directory / f"{IMPORT}{parse_name(name)}"
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(path, patience=PATIENCE_SECONDS) as free:
-            if not free:
+            # It may have got its name between our two steps.
+            if not free or not path.exists():
                 raise Conflict(f"{name} is being imported already")
             yield path
 
@@ -177,10 +172,9 @@ class ImageFiles:
         for path in self._hidden(TRASH):
             shutil.rmtree(path, ignore_errors=True)
         for path in self._hidden(IMPORT):
-            if age(path) > KEPT_SECONDS:
-                with locked(path) as free:
-                    if free:
-                        self.discard(path)
+            with suppress(FileNotFoundError), locked(path) as free:
+                if free and age(path) > KEPT_SECONDS:
+                    self.discard(path)
 
     # --- looking ---
 
@@ -217,7 +211,8 @@ class ImageFiles:
         """Imports that nobody is working on: name and bytes there."""
         found = {}
         for path in self._hidden(IMPORT):
-            with locked(path) as free:
+            # One that is finished or deleted meanwhile is no longer of interest.
+            with suppress(FileNotFoundError), locked(path) as free:
                 if free:
                     file = path / ISO
                     found[path.name.removeprefix(IMPORT)] = file.stat().st_size if file.exists() else 0
@@ -289,76 +284,3 @@ def extract(volume: Volume, entry: Entry, path: Path) -> None:
 def _same(volume: Volume, entry: Entry, path: Path) -> bool:
     with path.open("rb") as file:
         return all(file.read(len(piece)) == piece for piece in volume.pieces(entry)) and not file.read(1)
-
-
-@contextmanager
-def open_source(path: Path) -> Iterator[BinaryIO]:
-    """A regular file, and nothing that would wait for ever. Raises `NotFound` or `Refused`."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as exc:
-        raise NotFound(f"there is no file {path}") from exc
-    except OSError as exc:
-        raise Refused(f"{path} cannot be read by provd: {(exc.strerror or str(exc)).lower()}") from exc
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Refused(f"{path} is not a regular file")
-    with open(descriptor, "rb") as file:
-        yield file
-
-
-@contextmanager
-def locked(path: Path, *, patience: float = 0) -> Iterator[bool]:
-    """Whether the directory is ours meanwhile; False while another has it for `patience` seconds."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + patience
-        while not (free := _lock(descriptor)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        yield free
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def need_room(path: Path, size: int) -> None:
-    """Raises `Refused` when `size` more bytes do not fit on the file system of `path`."""
-    free = shutil.disk_usage(path).free
-    if free < size + SPARE_BYTES:
-        raise Refused(
-            f"there is not enough room in {path.parent}: {size >> 20} MiB and {SPARE_BYTES >> 20} to spare "
-            f"are needed, {free >> 20} MiB are free"
-        )
-
-
-def sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fdatasync(file.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def age(path: Path) -> float:
-    """Seconds since anything in a directory was written."""
-    newest = max(file.stat().st_mtime for file in (path, *path.iterdir()))
-    return time.time() - newest
-
-
-def explain(exc: OSError) -> Refused:
-    """A failing disk as a sentence."""
-    if exc.errno == errno.ENOSPC:
-        return Refused("the disk is full; make room and start it again: it goes on where it was")
-    return Refused(f"{exc.filename or 'the disk'}: {(exc.strerror or str(exc)).lower()}")

@@ -17,8 +17,9 @@ import trio
 from provd.config import Config
 from provd.domain.activity import News
 from provd.domain.errors import BadImage, Conflict, Invalid
+from provd.orchestrator.disk import explain, open_source
 from provd.orchestrator.fleet import Change, Fleet
-from provd.orchestrator.image_files import ImageFiles, Tick, explain, open_source, parse_name, parse_sha256
+from provd.orchestrator.image_files import ImageFiles, Tick, parse_name, parse_sha256
 from provd.orchestrator.progress import Progress
 from provd.proxmox import iso
 from provd.store import images

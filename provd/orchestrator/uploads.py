@@ -21,17 +21,8 @@ from attrs import define, field
 
 from provd.domain.documents import one_line
 from provd.domain.errors import BadImage, Conflict, Invalid, NotFound
-from provd.orchestrator.image_files import (
-    LARGEST_ISO,
-    TRASH,
-    age,
-    explain,
-    need_room,
-    parse_name,
-    parse_sha256,
-    sync,
-    sync_directory,
-)
+from provd.orchestrator.disk import age, explain, need_room, sync, sync_directory
+from provd.orchestrator.image_files import LARGEST_ISO, TRASH, parse_name, parse_sha256
 
 T = TypeVar("T")
 

@@ -81,9 +81,11 @@ async def test_the_answer_ends_the_offer(parts: Parts) -> None:
 async def test_what_cannot_be_written_down_is_not_sent(parts: Parts) -> None:
     """On a full disk there is no answer: the host stays armed, and its disk stays whole."""
     host = await arm(parts)
-    # No more pages than there are, and the free space inside them used up.
+    # No more pages than there are, and no free space in those of a table that every answer is told in.
     await parts.store.write(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone())
-    filler = "INSERT INTO images VALUES (hex(randomblob(:size)), '', '', '', '')"
+    filler = (
+        "INSERT INTO activity (at, event, level, message) VALUES ('', '', 'info', hex(randomblob(:size)))"
+    )
     for size in (2000, 200, 20, 2):
         with suppress(StoreError):
             while True:
@@ -160,7 +162,7 @@ async def test_a_machine_with_the_macs_of_two_hosts_is_nobody(parts: Parts) -> N
 async def test_a_stranger_is_noted_and_gets_nothing(parts: Parts) -> None:
     """It appears among the sightings, for the operator to register."""
     with pytest.raises(NotYourTurn):
-        await parts.desk.script(str(MAC).replace(":", "-").upper(), "192.0.2.77")
+        await parts.desk.script(str(MAC).replace(":", "-").upper(), "192.0.2.77", None)
     with pytest.raises(NotYourTurn):
         await parts.desk.answer(posted(MAC), "192.0.2.78")
     (seen,) = parts.store.read(hosts.sightings)

@@ -17,8 +17,9 @@ from iso_maker import INITRD, KERNEL, make_iso
 from provd.config import Config, load_config
 from provd.domain.errors import BadImage, Conflict, Invalid, NotFound, ProvdError, Refused
 from provd.orchestrator.bell import Bell
+from provd.orchestrator.disk import locked, need_room
 from provd.orchestrator.fleet import Fleet
-from provd.orchestrator.image_files import KEPT_SECONDS, locked, need_room
+from provd.orchestrator.image_files import KEPT_SECONDS
 from provd.orchestrator.image_jobs import ImageJobs, Job, JobState, open_image_jobs
 from provd.orchestrator.images import ImageLibrary
 from provd.orchestrator.progress import Progress

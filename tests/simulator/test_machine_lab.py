@@ -32,7 +32,11 @@ def test_what_is_prepared(tmp_path: Path) -> None:
     """The daemon's files hold the keys it reads; secrets are their owner's; there is no second time."""
     made = prepare(tmp_path / "lab", port=18080)
     document = yaml.safe_load(made.configuration.read_text())
-    assert document["server"] == {"public_url": "http://127.0.0.1:18080", "listen": "127.0.0.1:18080"}
+    assert document["server"] == {
+        "public_url": "http://127.0.0.1:18080",
+        "listen": "127.0.0.1:18080",
+        "image_listen": f"127.0.0.1:{made.ports.images}",
+    }
     assert document["pxe"] == {"enabled": False}
     assert document["proxmox"]["existing_node"] == lab.CLUSTER_IP
     assert len(document["proxmox"]["join_fingerprint"].split(":")) == 32

@@ -22,8 +22,9 @@ from provd.domain.hosts import HostId, OperationId
 from provd.domain.virtual_file import Extent, VirtualFile
 from provd.orchestrator.downloads import Downloads, Progress
 from provd.orchestrator.installers import Served
-from provd.web import image_server
-from provd.web.image_server import Address, byte_range, in_page_cache, serve
+from provd.web import image_server, sendfile
+from provd.web.image_server import Address, serve
+from provd.web.sendfile import in_page_cache
 from provd.web.server import listen
 
 TOKEN = "7-0123456789abcdef"
@@ -437,7 +438,7 @@ async def test_a_file_that_is_not_in_memory_is_read_from_disk(site: Site, tmp_pa
 
 async def test_a_slow_reader_is_served_to_the_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes a little now and then takes longer than the allowed silence, and gets all of it."""
-    monkeypatch.setattr(image_server, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(sendfile, "STALL_SECONDS", 0.3)
     sock = listen("127.0.0.1:0")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
     async with trio.open_nursery() as nursery:
@@ -453,14 +454,14 @@ async def test_a_slow_reader_is_served_to_the_end(site: Site, monkeypatch: pytes
             while data := await stream.receive_some(12_000):
                 heard += data
                 await trio.sleep(0.03)
-        assert trio.current_time() - began > image_server.STALL_SECONDS
+        assert trio.current_time() - began > sendfile.STALL_SECONDS
         assert head_and_body(heard)[2] == site.content["mixed"]
         nursery.cancel_scope.cancel()
 
 
 async def test_a_reader_that_stalls_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It loses its connection, the download is told as cut off, and no descriptor stays."""
-    monkeypatch.setattr(image_server, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(sendfile, "STALL_SECONDS", 0.2)
     finished = trio.Event()
 
     def note(progress: Progress) -> None:
@@ -581,33 +582,6 @@ async def test_what_goes_on_can_be_watched(site: Site) -> None:
 
 
 # --- any bytes ---
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=40), st.integers(0, 1000))
-def test_any_range_is_nothing_or_lies_in_the_file(text: bytes, size: int) -> None:
-    """Nonsense never reaches beyond a file, and never is an exception."""
-    for line in (text, b"bytes=" + text):
-        found = byte_range([line], size)
-        if found:
-            start, stop = found
-            assert 0 <= start < stop <= size
-
-
-@settings(deadline=None)
-@given(st.none() | st.integers(0, 2000), st.none() | st.integers(0, 2000), st.integers(0, 1000))
-def test_a_range_is_what_slicing_is(first: int | None, last: int | None, size: int) -> None:
-    """RFC 9110 §14.1.2, against Python's own idea of first, last and the last n."""
-    line = f"bytes={'' if first is None else first}-{'' if last is None else last}".encode()
-    found = byte_range([line], size)
-    whole = range(size)
-    if (first is None and last is None) or (first is not None and last is not None and last < first):
-        assert found is None
-    else:
-        start = first if first is not None else max(size - (last or 0), 0)
-        wanted = whole[start : None if last is None or first is None else last + 1]
-        assert (range(*found) if found else range(0)) == (wanted if len(wanted) else range(0))
-        assert found is not None
 
 
 WORDS = [

@@ -5,7 +5,6 @@ router does. provd is started as its users start it, from a configuration file, 
 command line and its REST API alone.
 """
 
-import os
 import signal
 import socket
 import sys
@@ -26,6 +25,7 @@ from provd.simulator.rack import processes
 from provd.simulator.rack.lan import INTERFACE, LEASES, MEMBER, SERVER, SUBNET, Lan, open_lan
 from provd.simulator.rack.machine import Firmware, VirtualMachine
 from provd.simulator.vm.iso import build_iso
+from provd.simulator.vm.packages import default_cache
 
 HTTP_PORT = 8080
 IMAGE_PORT = 8081
@@ -111,7 +111,7 @@ class Rack:
         """Make a stand-in for Proxmox's ISO and import it, as an operator does. Once for a directory."""
         iso = self.directory / "stand-in.iso"
         if not iso.exists():
-            await trio.to_thread.run_sync(build_iso, iso, cache_directory())
+            await trio.to_thread.run_sync(build_iso, iso, default_cache())
             await self.provd("image", "import", str(iso))
 
     async def call(self, method: str, path: str, body: object = None) -> Json:
@@ -230,11 +230,6 @@ async def _gate(lan: Lan, directory: Path, port: int) -> AsyncIterator[None]:
             lan.inside(lan.lan, gate), directory / "gate.log", pass_fds=(outside.fileno(),)
         ):
             yield
-
-
-def cache_directory() -> Path:
-    """Where Debian packages and finished ISOs are kept from one run to the next."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "provd-lab"
 
 
 def dnsmasq(directory: Path) -> list[str]:
