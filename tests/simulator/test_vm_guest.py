@@ -22,7 +22,6 @@ from provd.simulator.vm.qemu import qemu_arguments
 
 UUID = "9f1c2b00-5d3a-4c86-9be1-020000000001"
 MAC = "02:00:00:00:00:01"
-OVMF = Path("/usr/share/OVMF")
 
 ANSWER = """\
 [global]
