@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 import trio
+from attrs import evolve
 
 from house import quiet_config
+from provd.config import Unknown
 from provd.daemon import open_parts
-from provd.domain.errors import BadDocument, NotYourTurn, StoreError
-from provd.domain.hosts import Host, HostId, HostOptions, Mac
+from provd.domain.errors import BadDocument, Conflict, NotYourTurn, StoreError
+from provd.domain.hosts import Host, HostId, HostOptions, LocalBoot, Mac
 from provd.domain.lifecycle import State
 from provd.domain.operations import Kind
 from provd.domain.secrets import Secret
-from provd.store import hosts, operations
+from provd.store import activity, hosts, images, operations
 from provd.store.database import now, timestamp
+from provd.store.images import NewImage
 from provd.web.parts import Parts
 
 MAC = Mac("02:00:00:00:00:01")
@@ -272,3 +275,122 @@ async def test_a_machine_that_reboots_again_and_again_does_not_fill_the_history(
     for _ in range(20):
         await parts.desk.script(str(MAC), "192.0.2.9", None)
     assert not ring.is_set()
+
+
+# --- images of our own ---
+
+OLD_IPXE = "iPXE/1.0.0+git-20190125.36a4c85-5.1"
+NEW_IPXE = "iPXE/1.21.1+git20250501.dad20602+dfsg-1"
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[Parts]:
+    """A daemon that has an image of its own to offer, and shows strangers a menu."""
+    config = quiet_config(tmp_path, server_types=SERVER_TYPES)
+    config = evolve(
+        config,
+        proxmox=evolve(config.proxmox, installer_url=""),
+        pxe=evolve(config.pxe, unknown=Unknown.MENU),
+    )
+    async with open_parts(config, {}) as parts:
+        yield parts
+
+
+async def import_image(parts: Parts, release: str = "9.2-1") -> None:
+    image = NewImage(
+        name=f"pve-{release}",
+        product="pve",
+        release=release,
+        sha256="0" * 64,
+        size=10_000,
+        mode_offset=4096,
+        prepared_sha256="1" * 64,
+    )
+    await parts.store.write(lambda db: images.add(db, image, now()))
+
+
+def bearer(parts: Parts, host: Host) -> str:
+    """What the installer sends that came with the ISO of the host's operation."""
+    operation = parts.store.read(lambda db: operations.active_on(db, host.id))
+    assert operation is not None
+    return f"Bearer provd:{parts.installers.base_url(operation).rpartition('/')[2]}"
+
+
+async def test_without_an_image_no_rebuild_begins(house: Parts) -> None:
+    """The operator is told what to import before a machine is sent to nothing."""
+    host = await house.enrolment.register(MAC, "nuc", None, HostOptions(), "a test")
+    with pytest.raises(Conflict, match="provd image import"):
+        await house.operations.start(host.id, Kind.REBUILD, "a test")
+    assert house.fleet.host(host.id).state is State.REGISTERED
+
+
+async def test_an_old_ipxe_gets_its_image_in_one_piece(house: Parts) -> None:
+    """Debian 12's cannot hand a UEFI kernel two initrds; Debian 13's can."""
+    await import_image(house)
+    host = await arm(house, booted=False)
+    old = await house.desk.script(str(MAC), "192.0.2.9", OLD_IPXE)
+    new = await house.desk.script(str(MAC), "192.0.2.9", NEW_IPXE)
+    assert "initrd ${base}/installer.img" in old
+    assert "initrd ${base}/proxmox.iso proxmox.iso" in new
+    operation = house.store.read(lambda db: operations.active_on(db, host.id))
+    assert operation is not None
+    assert house.installers.base_url(operation) in old
+    assert await house.desk.script(str(MAC), "192.0.2.9", None) == old
+
+
+async def test_a_new_default_does_not_change_what_is_under_way(house: Parts) -> None:
+    """The image is settled when the rebuild begins."""
+    await import_image(house)
+    host = await arm(house)
+    await import_image(house, "9.3-1")
+    newer = house.store.read(lambda db: images.named(db, "pve-9.3-1"))
+    await house.store.write(lambda db: images.set_default(db, newer.id))
+    operation = house.store.read(lambda db: operations.active_on(db, host.id))
+    assert operation is not None
+    used = house.store.read(lambda db: operations.image_of(db, operation.id))
+    assert used is not None
+    assert house.store.read(lambda db: images.get(db, used)).release == "9.2-1"
+
+
+async def test_a_mac_alone_gets_no_answer(house: Parts) -> None:
+    """From PVE 9.2 on, whoever asks shows that it came with this operation's ISO."""
+    await import_image(house)
+    host = await arm(house)
+    for wrong in (None, "Bearer provd:1-00", "Basic x"):
+        with pytest.raises(NotYourTurn):
+            await house.desk.answer(posted(MAC), "192.0.2.9", wrong)
+    assert house.fleet.host(host.id).state is State.PXE_BOOTED
+    answer = await house.desk.answer(posted(MAC), "192.0.2.9", bearer(house, host))
+    assert b"[global]" in answer
+    assert house.fleet.host(host.id).state is State.INSTALLING
+
+
+async def test_too_little_memory_is_said_and_not_decided(house: Parts) -> None:
+    """What was measured on other machines need not be true of this one."""
+    await import_image(house)
+    host = await house.enrolment.register(MAC, "nuc", None, HostOptions(), "a test")
+    await house.store.write(lambda db: hosts.set_address(db, host.id, ip_address("192.0.2.9"), "an-id", 4096))
+    await house.operations.start(host.id, Kind.REBUILD, "a test")
+    told = house.store.read(lambda db: activity.latest(db, 10, host_id=host.id))
+    assert any("has 4096 MiB of memory" in line.message for line in told)
+
+
+async def test_a_stranger_is_shown_a_menu_and_may_say_hello(house: Parts) -> None:
+    """Where the operator wants that; it is listed with what it says of itself, and never installed."""
+    script = await house.desk.script(str(MAC), "192.0.2.9", OLD_IPXE)
+    assert "menu provd" in script
+    assert "proxmox-start-auto-installer" not in script
+    assert "listed" in await house.desk.hello(str(MAC), "192.0.2.9", "NUC, serial G6\n")
+    (seen,) = house.store.read(hosts.sightings)
+    assert seen.via == "says hello: NUC, serial G6\\n"
+    await house.enrolment.register(MAC, "nuc", None, HostOptions(), "a test")
+    with pytest.raises(NotYourTurn):
+        await house.desk.hello(str(MAC), "192.0.2.9", "again")
+
+
+async def test_how_a_host_leaves_ipxe_is_its_own_choice(house: Parts) -> None:
+    """With sanboot its script never leaves before it has tried the disk."""
+    options = HostOptions(local_boot=LocalBoot.SANBOOT)
+    await house.enrolment.register(MAC, "nuc", None, options, "a test")
+    script = await house.desk.script(str(MAC), "192.0.2.9", NEW_IPXE)
+    assert script.index("sanboot") < script.index("exit 1")
