@@ -124,7 +124,7 @@ async def _watch(work: Callable[[Progress], Awaitable[T]], stopped: str, out: Te
     results: list[T] = []
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_cancel_on_signal, nursery.cancel_scope)
+            await nursery.start(stop_on_signal, nursery.cancel_scope)
             nursery.start_soon(_show_on_terminal if out.isatty() else _show_in_lines, progress, out)
             results.append(await work(progress))
             nursery.cancel_scope.cancel()
@@ -136,7 +136,7 @@ async def _watch(work: Callable[[Progress], Awaitable[T]], stopped: str, out: Te
     return results[0]
 
 
-async def _cancel_on_signal(
+async def stop_on_signal(
     scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -19,10 +19,10 @@ import psutil
 import pytest
 import trio
 from attrs import evolve
-from namespaces import Namespace
-from netboot.probe_lab import NIC, PROVD, ROGUE, ROUTER, Lan, inside, listens, needs_lan, open_lan
 from trio.testing import MockClock
 
+from namespaces import Namespace
+from netboot.probe_lab import NIC, PROVD, ROGUE, ROUTER, Lan, inside, listens, needs_lan, open_lan
 from provd.config import CredentialsSection, ProxmoxSection
 from provd.doctor import examination, machine, reach, storage, wire
 from provd.doctor.clock import look_at_clock

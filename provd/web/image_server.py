@@ -10,9 +10,8 @@ Nothing is shielded: a stop ends every download at once, and a machine that was 
 import logging
 import socket
 import struct
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from email.utils import formatdate
 from typing import Any, Protocol, cast
 
@@ -23,6 +22,7 @@ from attrs import frozen
 from provd.domain.errors import BadImage
 from provd.orchestrator.downloads import Download, Downloads
 from provd.orchestrator.installers import Served
+from provd.web.door import Places, open_doors
 from provd.web.image_replies import Content, Reply, parse_target, refusal, reply_to
 from provd.web.sendfile import CutOff, Sender, open_parts
 
@@ -39,7 +39,6 @@ RECEIVE_BYTES = 8 * 1024
 
 IDLE_SECONDS = 10
 """Between two requests, and for the whole of a request's headers."""
-SILENCE_MILLISECONDS = 30_000
 LINGER_SECONDS = 2
 REFUSAL_SECONDS = 0.2
 """Before a stranger learns that there is nothing: time to guess is what a guess costs."""
@@ -64,17 +63,8 @@ async def serve(
 
     `started` gets the (host, port) of each. Cancelling ends everything at once.
     """
-    with ExitStack() as stack:
-        for sock in sockets:
-            stack.enter_context(closing(sock))
-            sock.setblocking(False)
-            # Accepted sockets inherit these on Linux. The last one frees what was sent to a machine that
-            # was switched off.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MILLISECONDS)
-        hall = Hall(library, downloads)
-        doors = [Door(trio.SocketListener(trio.socket.from_stdlib_socket(sock)), hall) for sock in sockets]
+    hall = Hall(library, downloads)
+    with open_doors(sockets, hall.places) as doors:
         task_status.started([sock.getsockname()[:2] for sock in sockets])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(downloads.ring)
@@ -85,54 +75,24 @@ class Hall:
     """Who is being served, and how many there may be."""
 
     def __init__(self, library: Library, downloads: Downloads) -> None:
-        self.places = trio.Semaphore(MOST_CONNECTIONS)
+        self.places = Places(MOST_CONNECTIONS, MOST_FROM_ONE_ADDRESS)
         self.disk = trio.CapacityLimiter(READERS)
         self.library = library
         self.downloads = downloads
-        self._from: Counter[str] = Counter()
 
     async def receive(self, stream: trio.SocketStream) -> None:
         """Serve one connection. Whatever happens in it ends this connection and nothing else."""
         try:
             with suppress(OSError), closing_now(stream):
                 address = stream.socket.getpeername()[0]
-                with self._counted(address) as welcome:
+                with self.places.counted(address) as welcome:
                     if welcome:
                         await Connection(self, stream.socket, address).run()
         except Exception:
             # As in provd/web/server.py: a bug that a stranger finds must not end the daemon.
             log.exception("a connection of the image server was dropped")
         finally:
-            self.places.release()
-
-    @contextmanager
-    def _counted(self, address: str) -> Iterator[bool]:
-        self._from[address] += 1
-        try:
-            yield self._from[address] <= MOST_FROM_ONE_ADDRESS
-        finally:
-            self._from[address] -= 1
-            if not self._from[address]:
-                del self._from[address]
-
-
-class Door(trio.abc.Listener[trio.SocketStream]):
-    """Lets in as many as there are places. The others wait in the kernel's queue, and are not refused."""
-
-    def __init__(self, listener: trio.SocketListener, hall: Hall) -> None:
-        self._listener = listener
-        self._places = hall.places
-
-    async def accept(self) -> trio.SocketStream:
-        await self._places.acquire()
-        try:
-            return await self._listener.accept()
-        except BaseException:
-            self._places.release()
-            raise
-
-    async def aclose(self) -> None:
-        await self._listener.aclose()
+            self.places.give_back()
 
 
 @contextmanager

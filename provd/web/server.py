@@ -13,9 +13,8 @@ server, and what was to run in it never runs again.
 import logging
 import re
 import socket
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import h11
@@ -40,6 +39,7 @@ from hypercorn.typing import (
 from hypercorn.utils import parse_socket_addr
 
 from provd.domain.errors import ConfigError
+from provd.web.door import Places, open_doors
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,6 @@ IDLE_SECONDS = 10
 SEND_SECONDS = 15
 """How long a reader may not take a single piece of an answer."""
 PIECE = 64 * 1024
-SILENCE_MILLISECONDS = 20_000
 LINGER_SECONDS = 2
 GRACE_SECONDS = 1
 """What a stop leaves to requests that are being answered. An installer asks for its answer once."""
@@ -96,23 +95,12 @@ async def serve(
     more, idle connections and event streams end at once, and requests that are being answered have
     `GRACE_SECONDS`.
     """
-    with ExitStack() as stack:
-        for sock in sockets:
-            stack.enter_context(closing(sock))
-            sock.setblocking(False)
-            # Accepted sockets inherit these on Linux. The last one ends a connection to a machine that
-            # was switched off: the kernel would otherwise go on sending to it for a quarter of an hour.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MILLISECONDS)
-        house = House(app)
-        listeners = [
-            Door(trio.SocketListener(trio.socket.from_stdlib_socket(sock)), house) for sock in sockets
-        ]
+    house = House(app)
+    with open_doors(sockets, house.places) as doors:
         task_status.started([sock.getsockname()[:2] for sock in sockets])
         async with trio.open_nursery() as nursery:
             try:
-                await trio.serve_listeners(house.receive, listeners, handler_nursery=nursery)
+                await trio.serve_listeners(house.receive, doors, handler_nursery=nursery)
             finally:
                 with trio.move_on_after(GRACE_SECONDS, shield=True):
                     await house.say_goodbye()
@@ -122,17 +110,16 @@ class House:
     """Who is being served, and how many there may be."""
 
     def __init__(self, app: ASGIFramework) -> None:
-        self.places = trio.Semaphore(MOST_CONNECTIONS)
+        self.places = Places(MOST_CONNECTIONS, MOST_FROM_ONE_ADDRESS)
         self._app = app
         self._config = hypercorn_config()
         self._context = WorkerContext(None)
-        self._from: Counter[str] = Counter()
         self._connections: set[Connection] = set()
 
     async def receive(self, stream: trio.SocketStream) -> None:
         """Serve one connection. Whatever happens in it ends this connection and nothing else."""
         try:
-            with self._counted(stream.socket.getpeername()[0]) as welcome:
+            with self.places.counted(stream.socket.getpeername()[0]) as welcome:
                 if welcome:
                     await self._converse(stream)
         except* OSError:
@@ -145,17 +132,7 @@ class House:
             # protocol that lost its way after nonsense.
             log.info("a connection was dropped: %r", errors.exceptions)
         finally:
-            self.places.release()
-
-    @contextmanager
-    def _counted(self, address: str) -> Iterator[bool]:
-        self._from[address] += 1
-        try:
-            yield self._from[address] <= MOST_FROM_ONE_ADDRESS
-        finally:
-            self._from[address] -= 1
-            if not self._from[address]:
-                del self._from[address]
+            self.places.give_back()
 
     async def _converse(self, stream: trio.SocketStream) -> None:
         # After a stop began there must be no new shield; before the next checkpoint it cannot begin.
@@ -172,25 +149,6 @@ class House:
         await self._context.terminated.set()
         for connection in self._connections:
             connection.stop()
-
-
-class Door(trio.abc.Listener[trio.SocketStream]):
-    """Lets in as many as there are places. The others wait in the kernel's queue, and are not refused."""
-
-    def __init__(self, listener: trio.SocketListener, house: House) -> None:
-        self._listener = listener
-        self._places = house.places
-
-    async def accept(self) -> trio.SocketStream:
-        await self._places.acquire()
-        try:
-            return await self._listener.accept()
-        except BaseException:
-            self._places.release()
-            raise
-
-    async def aclose(self) -> None:
-        await self._listener.aclose()
 
 
 class Connection(TCPServer):

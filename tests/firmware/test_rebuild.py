@@ -105,7 +105,7 @@ async def test_http_boot_and_a_restart_of_provd(tmp_path: Path) -> None:
 
 
 async def test_power_cuts(tmp_path: Path) -> None:
-    """Cut while it loads, it is offered the installer again; cut while it installs, never, and why is said."""
+    """Cut while it loads, the installer is offered again; cut while it installs, never, and why is said."""
 
     def soon(document: Json) -> None:
         document["deadlines"] = {"installing": "60s"}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from namespaces import NUMBERS, Namespace, bridge, namespaces, obstacle, plug
 
 CHECKOUT = Path(__file__).parents[2]

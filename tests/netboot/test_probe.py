@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from netboot.probe_lab import PROVD, ROGUE, ROUTER, Lan, ask, inside, needs_lan, open_lan
 
+from netboot.probe_lab import PROVD, ROGUE, ROUTER, Lan, ask, inside, needs_lan, open_lan
 from provd.domain.errors import BadPacket
 from provd.netboot import dhcp_packet
 from provd.netboot.probe import (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from netboot.probe_lab import PROVD, ROUTER, ask, needs_lan, open_lan
 
+from netboot.probe_lab import PROVD, ROUTER, ask, needs_lan, open_lan
 from provd.domain.architectures import Architecture
 from provd.netboot.router_snippets import BootServer, Snippet, matches, snippets
 

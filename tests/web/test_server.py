@@ -16,7 +16,7 @@ from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
 
 from provd.domain.errors import ConfigError
-from provd.web import server
+from provd.web import door, server
 from provd.web.server import Address, listen, serve
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the option is Linux's")
@@ -178,7 +178,7 @@ async def test_accepted_connections_give_up_a_silent_machine() -> None:
         seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
         assert await ask(address, GET + b"Connection: close\r\n\r\n")
         nursery.cancel_scope.cancel()
-    assert seen == [server.SILENCE_MILLISECONDS]
+    assert seen == [door.SILENCE_MILLISECONDS]
 
 
 # --- what must not end the server ---
