@@ -23,7 +23,9 @@ need_firmware_lab() {
     done <<'LIST'
 ip iproute2
 qemu-system-x86_64 qemu-system-x86
+qemu-system-aarch64 qemu-system-arm
 /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+/usr/share/AAVMF/AAVMF_CODE.fd qemu-efi-aarch64
 /usr/lib/ipxe/qemu/pxe-virtio.rom ipxe-qemu
 /usr/lib/ipxe/snponly.efi ipxe
 dnsmasq dnsmasq-base

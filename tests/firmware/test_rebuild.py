@@ -16,8 +16,9 @@ import pytest
 import trio
 
 from provd.simulator.lab import free_port
-from provd.simulator.rack.machine import OVMF, OVMF_DIRECTORY, Firmware
+from provd.simulator.rack.machine import FILES, Firmware
 from provd.simulator.rack.rack import Json, Rack, describe, open_rack
+from provd.simulator.vm.packages import CannotFetch, default_cache, newer_ipxe
 
 TOKEN = "provd_" + "f" * 43
 PATIENCE = 12 * 60.0
@@ -26,10 +27,10 @@ PATIENCE = 12 * 60.0
 
 def missing() -> list[str]:
     """What this machine lacks for the tests here."""
-    programs = ("ip", "qemu-system-x86_64", "dnsmasq", "xorriso", "sshd", "busybox")
+    programs = ("ip", "qemu-system-x86_64", "qemu-system-aarch64", "dnsmasq", "xorriso", "sshd", "busybox")
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     lacks = [program for program in programs if shutil.which(program, path=path) is None]
-    files = [OVMF_DIRECTORY / name for name in OVMF] + [Path("/usr/lib/ipxe/snponly.efi")]
+    files = [file for pair in FILES.values() for file in pair] + [Path("/usr/lib/ipxe/snponly.efi")]
     return lacks + [str(file) for file in files if not file.exists()] + ["root"] * (os.geteuid() != 0)
 
 
@@ -49,6 +50,14 @@ async def running(directory: Path, configure: Callable[[Json], None] = lambda _:
                 print(rack.log.read_text()[-20_000:] if rack.log.exists() else "provd was not started")
                 for machine in rack.machines:
                     print(f"--- {machine.name}\n{machine.console[-4000:]}")
+
+
+def with_newer_ipxe(document: Json) -> None:
+    """Debian 13's iPXE, whatever Debian this is: with autoexec.ipxe, two initrds on UEFI, and for arm64."""
+    try:
+        document["pxe"]["loader_dir"] = str(newer_ipxe(default_cache()))
+    except CannotFetch as exc:
+        pytest.skip(str(exc))
 
 
 async def heard(rack: Rack, host: Json, words: str, times: int = 1) -> None:
@@ -90,8 +99,11 @@ async def test_two_machines_at_once(tmp_path: Path) -> None:
 
 
 async def test_http_boot_and_a_restart_of_provd(tmp_path: Path) -> None:
-    """UEFI HTTP boot becomes a member, though provd is restarted while the machine reads its installer."""
-    async with running(tmp_path) as rack:
+    """UEFI HTTP boot becomes a member, though provd is restarted while the machine reads its installer.
+
+    The iPXE is Debian 13's: it needs no second DHCP exchange, and takes the ISO as an initrd of its own.
+    """
+    async with running(tmp_path, with_newer_ipxe) as rack:
         machine = rack.add_machine(Firmware.UEFI_HTTP)
         host = await rack.register(machine)
         operation = await rack.rebuild(host)
@@ -102,6 +114,8 @@ async def test_http_boot_and_a_restart_of_provd(tmp_path: Path) -> None:
         told = await assert_member(rack, host, operation)
         assert any("UEFI x64 by HTTP asked for a boot server" in message for message in told)
         assert any("read snponly.efi by HTTP" in message for message in told)
+        assert any("read autoexec.ipxe by HTTP" in message for message in told)
+        assert any("read proxmox.iso: " in message for message in told)
 
 
 async def test_power_cuts(tmp_path: Path) -> None:
@@ -147,6 +161,20 @@ async def test_a_lost_webhook(tmp_path: Path) -> None:
         await rack.start_provd()
         told = await assert_member(rack, host, operation)
         assert not any("its SSH host keys are pinned" in message for message in told)
+
+
+async def test_arm64_comes_to_its_script(tmp_path: Path) -> None:
+    """AAVMF is given the build for its architecture, by the number that it sends."""
+    async with running(tmp_path, with_newer_ipxe) as rack:
+        machine = rack.add_machine(Firmware.ARM64)
+        host = await rack.register(machine)
+        await rack.rebuild(host)
+        await machine.power_on()
+        await heard(rack, host, "fetched its boot script: installer")
+        told = " ".join(line["message"] for line in await rack.story(host))
+        assert "UEFI arm64 asked for a boot server and got ipxe-arm64.efi by TFTP" in told
+        assert "read ipxe-arm64.efi by TFTP" in told
+        assert "read autoexec.ipxe by TFTP" in told
 
 
 async def test_a_stranger(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ hangs in its first instruction looks like a firmware that cannot boot from the n
 """
 
 import shutil
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,10 +26,22 @@ class Firmware(StrEnum):
     """OVMF with PXE switched off: HTTP boot (UEFI 2.10 §24.7)."""
     BIOS = "bios"
     """SeaBIOS, and iPXE in the NIC's own ROM."""
+    ARM64 = "arm64"
+    """AAVMF, PXE. What the lab installs is for x86: such a machine comes as far as its boot script."""
 
 
-OVMF = ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
-OVMF_DIRECTORY = Path("/usr/share/OVMF")
+FILES: Mapping[Firmware, tuple[Path, Path]] = {
+    Firmware.UEFI: (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+    Firmware.UEFI_HTTP: (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+    Firmware.ARM64: (Path("/usr/share/AAVMF/AAVMF_CODE.fd"), Path("/usr/share/AAVMF/AAVMF_VARS.fd")),
+}
+"""Code, and variables to begin with, where Debian puts them. SeaBIOS comes with QEMU."""
+
+
+ARM64_MACHINE = [
+    *("-machine", "virt", "-cpu", "cortex-a57", "-accel", "tcg,thread=multi", "-smp", "1", "-m", "512"),
+    *("-device", "virtio-rng-pci"),
+]
 
 
 @define(eq=False, kw_only=True)
@@ -75,13 +88,16 @@ class VirtualMachine:
             with disk.open("wb") as file:
                 file.truncate(DISK_MIB << 20)
         variables = self.directory / "firmware-variables.fd"
-        if self.firmware is not Firmware.BIOS and not variables.exists():
-            shutil.copy(OVMF_DIRECTORY / OVMF[1], variables)
+        if self.firmware in FILES and not variables.exists():
+            shutil.copy(FILES[self.firmware][1], variables)
 
     def _command(self) -> list[str]:
         nic = f"virtio-net-pci,netdev=lan,mac={self.mac},bootindex=0"
+        program, inside = "qemu-system-x86_64", self._inside()
+        if self.firmware is Firmware.ARM64:
+            program, inside = "qemu-system-aarch64", ARM64_MACHINE
         return [
-            "qemu-system-x86_64",
+            program,
             *("-name", self.name),
             *("-display", "none", "-monitor", "none"),
             *("-chardev", f"file,id=console,path={self.directory / 'console.log'},append=on"),
@@ -92,15 +108,17 @@ class VirtualMachine:
             *("-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={self.directory / 'disk.img'}"),
             *("-device", "virtio-blk-pci,drive=disk,serial=PROVD-DISK,bootindex=1"),
             *self._firmware_arguments(),
-            *qemu_arguments(uuid=self.uuid, serial=self.name, cluster=self.cluster_dir),
+            *inside,
         ]
 
+    def _inside(self) -> list[str]:
+        return qemu_arguments(uuid=self.uuid, serial=self.name, cluster=self.cluster_dir)
+
     def _firmware_arguments(self) -> list[str]:
-        if self.firmware is Firmware.BIOS:
+        if self.firmware not in FILES:
             return []
-        code, _ = OVMF
         arguments = [
-            *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF_DIRECTORY / code}"),
+            *("-drive", f"if=pflash,format=raw,readonly=on,file={FILES[self.firmware][0]}"),
             *("-drive", f"if=pflash,format=raw,file={self.directory / 'firmware-variables.fd'}"),
             *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
         ]

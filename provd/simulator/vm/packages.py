@@ -6,7 +6,13 @@ Knows apt and dpkg; what the files in a package are good for is known elsewhere.
 import os
 import shutil
 import subprocess
+from hashlib import sha256
 from pathlib import Path
+from urllib.request import urlopen
+
+NEWER_IPXE_POOL = "http://deb.debian.org/debian/pool/main/i/ipxe"
+NEWER_IPXE = "ipxe_1.21.1+git20250501.dad20602+dfsg-1_all.deb"
+NEWER_IPXE_SHA256 = "eeaca79dbde0fb86c102bf1d362c6f6a67ed0ddab38b3dd12e1b332339f5dd99"
 
 
 class CannotFetch(Exception):
@@ -52,6 +58,24 @@ def unpacked(package: str, cache: Path) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+def newer_ipxe(cache: Path) -> Path:
+    """The directory of Debian 13's iPXE builds, whatever Debian this is. Raises `CannotFetch`."""
+    target = cache / "packages" / NEWER_IPXE.partition("_")[0] / NEWER_IPXE_SHA256[:16]
+    if not target.is_dir():
+        target.mkdir(parents=True)
+        deb = target / NEWER_IPXE
+        try:
+            with urlopen(f"{NEWER_IPXE_POOL}/{NEWER_IPXE}", timeout=60) as response:
+                deb.write_bytes(response.read())
+            if sha256(deb.read_bytes()).hexdigest() != NEWER_IPXE_SHA256:
+                raise CannotFetch(f"{NEWER_IPXE} is not the file it was")
+            _run(["dpkg-deb", "--extract", str(deb), str(target)], target)
+        except (OSError, CannotFetch) as exc:
+            shutil.rmtree(target)
+            raise CannotFetch(f"{NEWER_IPXE}: {exc}") from exc
+    return target / "usr/lib/ipxe"
 
 
 def _run(command: list[str], directory: Path) -> str:
