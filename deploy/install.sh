@@ -112,8 +112,11 @@ if [ $fresh = yes ]; then
 provd is installed. Now:
   1. Edit /etc/provd/provisioning.yaml and /etc/provd/server-types.yaml
   2. runuser -u provd -- provd check-config
-  3. systemctl enable --now provd
-  4. journalctl -u provd -f        the first start prints a link to sign in with
+  3. apt install ipxe              unless you bring iPXE builds of your own (pxe.loader_dir)
+  4. runuser -u provd -- provd image import FILE.iso
+  5. runuser -u provd -- provd doctor
+  6. systemctl enable --now provd
+  7. journalctl -u provd -f        the first start prints a link to sign in with
 END
 elif [ $update = yes ]; then
     say "provd is up to date; a running one was restarted"

@@ -83,6 +83,13 @@ wireForm(byId("rebuild-form"), async (fields) => {
   const operation = await post(`/api/hosts/${id}/rebuild`, password ? { cluster_password: password } : {});
   location.assign(`/ops/${operation.id}`);
 });
+wireForm(byId("boot-form"), async (fields) => {
+  // The API replaces a host's options as a whole: what this form does not show stays as it is.
+  const { options } = await get(`/api/hosts/${id}`);
+  for (const [name, value] of Object.entries(fields)) options[name] = value || null;
+  await call("PATCH", `/api/hosts/${id}`, { options });
+  location.reload();
+});
 wireForm(byId("remove-form"), async () => {
   await call("DELETE", `/api/hosts/${id}`);
   location.assign("/");

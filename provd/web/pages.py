@@ -15,7 +15,7 @@ from quart import Blueprint, Response, g, request
 
 from provd.domain.activity import Activity, Level
 from provd.domain.errors import Invalid, NotFound
-from provd.domain.hosts import Host, HostId, OperationId
+from provd.domain.hosts import Discovery, Host, HostId, LocalBoot, OperationId
 from provd.domain.lifecycle import ROAD, SETTLED, State
 from provd.domain.operations import Operation, Outcome
 from provd.orchestrator.planning import make_plan
@@ -57,6 +57,17 @@ BLANK_OPERATION: View = {
     "started_by": "",
     "detail": "",
 }
+
+
+DISCOVERIES = (
+    ("", "named in the offer (the usual way)"),
+    (Discovery.BOOT_SERVER.value, "asked for on port 4011: for UEFI that ignores offers with option 43"),
+    (Discovery.OFF.value, "none: its network boot is left alone"),
+)
+LOCAL_BOOTS = (
+    ("", "leave, and let the firmware go on (the usual way)"),
+    (LocalBoot.SANBOOT.value, "start the first disk: for firmware that stops in its set-up menu"),
+)
 
 
 def blueprint(parts: Parts) -> Blueprint:
@@ -122,6 +133,9 @@ def blueprint(parts: Parts) -> Blueprint:
             blank_operation=BLANK_OPERATION,
             trail=trail_view(host, parts.trail, parts.boot.recorder, parts.waker),
             blank_station=BLANK_STATION,
+            discoveries=DISCOVERIES,
+            local_boots=LOCAL_BOOTS,
+            loaders=sorted({*parts.boot.loaders.by_name, *filter(None, [host.options.loader])}),
             **_installation(parts, host),
         )
 

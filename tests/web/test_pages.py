@@ -4,15 +4,17 @@ import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from quart import Response
 
 from provd.config import load_config
 from provd.daemon import open_parts
 from provd.domain.activity import Activity, Level, News
-from provd.domain.hosts import Host, HostId, HostOptions, Mac, OperationId
+from provd.domain.hosts import Discovery, Host, HostId, HostOptions, Mac, OperationId, StaticAddress
 from provd.domain.lifecycle import ROAD, SETTLED, Fact, State
 from provd.domain.operations import Kind, Operation, Outcome
 from provd.domain.secrets import Secret
@@ -244,6 +246,30 @@ async def test_a_rebuild_says_what_it_wipes(parts: Parts) -> None:
     assert "This wipes /dev/sda, /dev/sdb of m1 ." in page.text
     assert page.by_id("rebuild-name")["pattern"] == "m1"
     assert "disabled" not in page.by_id("open-rebuild")
+
+
+async def test_how_a_host_boots_is_shown_and_changed(parts: Parts) -> None:
+    """What the API says of a host's options it takes back, whole; the page shows what is chosen."""
+    options = HostOptions(
+        address=StaticAddress(
+            cidr=ip_interface("192.0.2.21/24"), gateway=ip_address("192.0.2.1"), dns=ip_address("192.0.2.1")
+        ),
+        disks=("/dev/nvme0n1",),
+        loader="ipxe.efi",
+    )
+    mac = Mac.parse("52:54:00:00:00:01")
+    host = await parts.enrolment.register(mac, "compute", "pve1", options, "a test")
+    client = create_app(parts).test_client()
+    path = f"/api/hosts/{host.id}"
+    said = (await (await client.get(path)).get_json())["options"]
+    changed = await client.patch(path, json={"options": said | {"discovery": "boot-server", "loader": None}})
+    assert changed.status_code == 200
+    assert parts.fleet.host(host.id).options == evolve(options, discovery=Discovery.BOOT_SERVER, loader=None)
+    page = Page(await html(parts, f"/hosts/{host.id}"))
+    chosen = [attributes["value"] for _, attributes in page.elements if "selected" in attributes]
+    assert chosen == ["boot-server", ""]
+    refused = await client.patch(path, json={"options": {"loader": "../etc/passwd"}})
+    assert (refused.status_code, (await refused.get_json())["field"]) == (422, "options.loader")
 
 
 async def test_the_password_is_asked_for_only_when_nobody_has_it(parts: Parts) -> None:
