@@ -133,7 +133,7 @@ async def serve(
 def url_at(server: ServerSection, address: IPv4Address) -> str:
     """How a machine that sees us at `address` reaches the daemon: there, if the daemon listens there.
 
-    By address rather than by name, since firmware may have no name server (RFC 3004 clients do not say).
+    By address rather than by name, since firmware need not have been told a name server.
     """
     if ip_address(server.listen_host) in (address, IPv4Address(0), ip_address("::")):
         return f"http://{address}:{server.listen_port}"
