@@ -8,7 +8,6 @@ import json
 import random
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 from typing import Any
@@ -164,15 +163,24 @@ def _free_ports(daemon: int) -> Ports:
 
 
 def free_port() -> int:
-    """One that nobody uses at any address, from below those that the kernel gives to outgoing connections.
+    """One that nobody uses at any address, and that no other lab will be given while this process lives.
 
-    So nobody comes by it by chance before it is used (ip(7), ip_local_port_range: 32768 to 60999).
+    It is from below those that the kernel gives to outgoing connections (ip(7), ip_local_port_range: 32768
+    to 60999), and its number is taken as a name, for other labs run beside this one, and what listens on
+    it may be away for a while.
     """
     while True:
         port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("", port))
-            return port
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0provd-lab-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("", port))
+        except OSError:
+            name.close()
+            continue
+        name.detach()  # the kernel closes it with this process
+        return port
 
 
 # --- a lab that runs -----------------------------------------------------------------------------
