@@ -428,7 +428,9 @@ async def test_a_file_that_is_not_in_memory_is_read_from_disk(site: Site, tmp_pa
         finally:
             os.close(fd)
     with (tmp_path / "cold").open("rb") as file:
-        assert not in_page_cache(file.fileno(), 0, len(content))
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if in_page_cache(file.fileno(), 0, len(content)):
+            pytest.skip("this file system kept in memory what was written past it")
     site.shelf.files["cold"] = VirtualFile((Extent(tmp_path / "cold", 0, len(content)),), ETAG)
     async with served(site) as address:
         assert head_and_body(await ask(address, get("cold", CLOSE)))[2] == content
