@@ -13,7 +13,7 @@ server, and what was to run in it never runs again.
 import logging
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -205,14 +205,17 @@ class Connection(TCPServer):
             await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        taken, answered = 0, False
+        # Behind an answer to a body that nobody has read, Hypercorn closes; the client has to know, or its
+        # next request on this connection is lost (RFC 9112 §9.6).
+        taken, unread, answered = 0, announces_body(scope["headers"]), False
 
         async def take() -> ASGIReceiveEvent:
-            nonlocal taken
+            nonlocal taken, unread
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
                     break
+                unread = unread and message["more_body"]
                 # A body beyond the limit ends early, and Quart answers 413 to what it has. The rest is
                 # thrown away. Quart 0.23 counts only when it has all of it, and keeps it until then.
                 if taken <= LARGEST_BODY:
@@ -228,6 +231,8 @@ class Connection(TCPServer):
 
         async def give(message: ASGISendEvent) -> None:
             nonlocal answered
+            if message["type"] == "http.response.start" and unread:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 answered = True
             await send(message)
@@ -282,6 +287,14 @@ class Connection(TCPServer):
             if not data:
                 break
         await self.protocol.handle(Closed())
+
+
+def announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """RFC 9112 §6.3: by its length or by a transfer coding."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0"))
+        for name, value in headers
+    )
 
 
 class Http1(H11Protocol):

@@ -307,6 +307,18 @@ async def test_refusal_of_an_unread_body_reaches_its_sender() -> None:
         assert heard.startswith(b"HTTP/1.1 404")
 
 
+async def test_an_answer_to_an_unread_body_ends_its_connection_aloud() -> None:
+    """The client knows that its next request needs a new connection; one that was read keeps its own."""
+    site = Site()
+    async with served(site.app) as address:
+        refused = await ask(address, b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\nx")
+        assert b"connection: close" in refused.lower()
+        length = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+        async with await say(address, length + b"ok") as stream:
+            kept = await hear(stream, lambda heard: heard.endswith(b"2"))
+        assert b"connection: close" not in kept.lower()
+
+
 async def test_app_that_dies_under_a_flood_lets_go() -> None:
     """A connection ends although nobody takes the body that pours in, and Hypercorn waits for room."""
 
