@@ -27,14 +27,14 @@ from provd.orchestrator.downloads import Progress
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.front_desk import FrontDesk
 from provd.orchestrator.waking import Lan
+from provd.proxmox.installer_files import ISO, KERNEL, MERGED
 from provd.store.database import now
 
 log = logging.getLogger("provd.netboot")
 
 TFTP_PORT = 69
 
-KERNEL = "vmlinuz"
-WHOLE = frozenset({"installer.img", "proxmox.iso"})
+WHOLE = frozenset({ISO, MERGED})
 """Whoever has read one of these to its end has all that the installer's kernel needs."""
 
 

@@ -1,7 +1,5 @@
 """The doctor's page and its place in the API. What is looked at, and how often, is decided elsewhere."""
 
-from datetime import datetime
-
 import attrs
 from quart import Blueprint, Response, g, jsonify
 
@@ -12,6 +10,7 @@ from provd.store import activity
 from provd.store.database import Store, now
 from provd.web.pages import environment
 from provd.web.problems import problem
+from provd.web.views import rfc3339
 
 ORDER = (Result.PROBLEM, Result.WARNING, Result.SKIPPED, Result.OK)
 """What somebody has to do something about comes first."""
@@ -45,7 +44,7 @@ def blueprint(doctor: Doctor, book: ServerTypeBook, store: Store) -> Blueprint:
             actor=g.actor,
             auth_off=g.auth_off,
             problem=book.problem,
-            now=moment(now()),
+            now=rfc3339(now()),
             after=store.read(activity.bounds)[1],
             report=report_view(doctor.last),
             busy=doctor.busy,
@@ -61,12 +60,7 @@ def report_view(report: Report | None) -> dict[str, object]:
         return {"at": None, "healthy": None, "findings": []}
     findings = sorted(report.findings, key=lambda finding: ORDER.index(finding.result))
     return {
-        "at": moment(report.at),
+        "at": rfc3339(report.at),
         "healthy": healthy(findings),
         "findings": [attrs.asdict(finding) for finding in findings],
     }
-
-
-def moment(at: datetime) -> str:
-    """RFC 3339, UTC."""
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -4,7 +4,6 @@ An upload is resumable, in the manner of tus: chunks are sent with PATCH, each s
 begins, and whoever has lost count asks with GET. What takes longer than an answer may is a job.
 """
 
-from datetime import datetime
 from pathlib import Path
 
 from quart import Blueprint, Response, g, jsonify, request
@@ -22,7 +21,7 @@ from provd.store.images import Image
 from provd.web import bodies
 from provd.web.pages import environment
 from provd.web.problems import refusal
-from provd.web.views import View
+from provd.web.views import View, rfc3339
 
 OFFSET = "Upload-Offset"
 
@@ -145,7 +144,7 @@ def blueprint(jobs: ImageJobs, book: ServerTypeBook) -> Blueprint:
                 actor=g.actor,
                 auth_off=g.auth_off,
                 problem=book.problem,
-                now=_time(now()),
+                now=rfc3339(now()),
                 after=after,
                 images=all_images(jobs),
                 problems=library.problems(),
@@ -181,7 +180,7 @@ def image_view(image: Image) -> View:
         "release": image.release,
         "sha256": image.sha256,
         "size": image.size,
-        "imported_at": _time(image.imported_at),
+        "imported_at": rfc3339(image.imported_at),
         "is_default": image.is_default,
         "memory_needed_mib": memory_needed(image.release),
     }
@@ -195,11 +194,11 @@ def job_view(job: Job) -> View:
         "kind": job.kind,
         "subject": job.subject,
         "started_by": job.started_by,
-        "started_at": _time(job.started_at),
+        "started_at": rfc3339(job.started_at),
         "state": job.state,
         "detail": job.detail,
         "image": job.image,
-        "finished_at": _time(job.finished_at) if job.finished_at else None,
+        "finished_at": rfc3339(job.finished_at) if job.finished_at else None,
         "done": job.progress.done,
         "total": job.progress.total,
         "rate": round(job.progress.rate) if running else 0,
@@ -257,8 +256,3 @@ def _upload(upload: Upload) -> Response:
     response = jsonify(upload_view(upload))
     response.headers[OFFSET] = str(upload.offset)
     return response
-
-
-def _time(at: datetime) -> str:
-    """RFC 3339, UTC."""
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

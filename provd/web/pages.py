@@ -6,7 +6,7 @@ REST API. Whatever a machine or a stranger supplied is text here, escaped withou
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 
 from attrs import frozen
@@ -24,7 +24,7 @@ from provd.store.database import Db, now
 from provd.web.api import all_hosts, one_host
 from provd.web.parts import Parts
 from provd.web.trail import BLANK_STATION, trail_view
-from provd.web.views import View, activity_view, operation_view, server_type_view, sighting_view
+from provd.web.views import View, activity_view, operation_view, rfc3339, server_type_view, sighting_view
 
 RECENT = 50
 """Lines and operations in a list that is there for a glance."""
@@ -80,7 +80,7 @@ def blueprint(parts: Parts) -> Blueprint:
             actor=g.actor,
             auth_off=g.auth_off,
             problem=parts.book.problem,
-            now=_time(now()),
+            now=rfc3339(now()),
             **context,
         )
         return Response(html, content_type="text/html; charset=utf-8")
@@ -228,8 +228,8 @@ def steps(operation: Operation, state: State | None, lines: Iterable[Activity]) 
             Step(
                 state=one,
                 place=where,
-                since=_time(since) if since else None,
-                until=_time(left) if since and left else None,
+                since=rfc3339(since) if since else None,
+                until=rfc3339(left) if since and left else None,
             )
         )
         left = since or left
@@ -318,7 +318,3 @@ def _seconds(since: str, until: str) -> float:
 
 def _parse(at: str) -> datetime:
     return datetime.fromisoformat(at)
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

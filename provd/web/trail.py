@@ -5,8 +5,6 @@ that switches it on. Nothing is decided here, and nothing of it is a secret: who
 the same packets.
 """
 
-from datetime import UTC, datetime
-
 from quart import Blueprint, Response, g, jsonify
 
 from provd.domain.contacts import Hop
@@ -19,7 +17,7 @@ from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.trail import ORDER, Heard, Missing, PresentBoot, Trail
 from provd.orchestrator.waking import Waker
 from provd.store.database import now
-from provd.web.views import View
+from provd.web.views import View, rfc3339
 
 CAPTURE = "application/vnd.tcpdump.pcap"
 """The IANA media type of a pcap file."""
@@ -87,7 +85,7 @@ def trail_view(host: Host, trail: Trail, recorder: FlightRecorder, waker: Waker)
         "host_id": host.id,
         "mac": str(host.mac),
         "stations": stations(boot, trail.road if installs else ()),
-        "missing": {"message": missing.sentence, "at": _time(missing.at)} if missing else None,
+        "missing": {"message": missing.sentence, "at": rfc3339(missing.at)} if missing else None,
         "last": heard_view(last) if last is not None else None,
         "contacts": [heard_view(heard) for heard in trail.trail_of(host.mac)],
         "packets": recorder.count(host.mac),
@@ -120,10 +118,10 @@ def stations(boot: PresentBoot | None, road: tuple[Hop, ...]) -> list[View]:
                 "hop": hop,
                 "title": TITLES[hop],
                 "place": place,
-                "at": _time(station.last) if station else None,
+                "at": rfc3339(station.last) if station else None,
                 "times": station.times if station else 0,
                 "message": station.message if station else _why(place, missing),
-                "expected_by": _time(watch.due_at) if watch and place == "expected" else None,
+                "expected_by": rfc3339(watch.due_at) if watch and place == "expected" else None,
             }
         )
     return found
@@ -135,7 +133,7 @@ def _why(place: str, missing: Missing | None) -> str:
 
 def heard_view(heard: Heard) -> View:
     return {
-        "at": _time(heard.at),
+        "at": rfc3339(heard.at),
         "hop": heard.contact.hop,
         "message": heard.contact.message,
         "address": heard.contact.address or None,
@@ -162,8 +160,3 @@ def _capture(recorder: FlightRecorder, mac: Mac, name: str) -> Response:
     file_name = f"{name}-{now():%Y%m%dT%H%M%SZ}.pcap"
     response.headers["Content-Disposition"] = f'attachment; filename="{file_name}"'
     return response
-
-
-def _time(at: datetime) -> str:
-    """RFC 3339, UTC."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

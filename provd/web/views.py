@@ -5,7 +5,7 @@ The API sends these as JSON, the event stream carries them, and the pages draw f
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 
 from provd.domain.activity import Activity
 from provd.domain.hosts import Host, Sighting
@@ -27,15 +27,15 @@ def host_view(host: Host, operation: Operation | None, due: datetime | None) -> 
         "server_type": host.server_type,
         "options": json.loads(options_to_json(host.options)),
         "state": host.state,
-        "state_since": _time(host.state_since),
-        "registered_at": _time(host.registered_at),
+        "state_since": rfc3339(host.state_since),
+        "registered_at": rfc3339(host.registered_at),
         "ip": str(host.ip) if host.ip else None,
         "hardware_id": host.hardware_id,
         "memory_mib": host.memory_mib,
         "inventory_pending": host.inventory_pending,
         "operation_id": operation.id if operation else None,
         "expected": wait.expected if wait else None,
-        "expected_by": _time(due) if due else None,
+        "expected_by": rfc3339(due) if due else None,
     }
 
 
@@ -46,18 +46,18 @@ def operation_view(operation: Operation) -> View:
         "hostname": operation.hostname,
         "kind": operation.kind,
         "started_by": operation.started_by,
-        "started_at": _time(operation.started_at),
+        "started_at": rfc3339(operation.started_at),
         "active": operation.active,
         "outcome": operation.outcome,
         "detail": operation.detail,
-        "finished_at": _time(operation.finished_at) if operation.finished_at else None,
+        "finished_at": rfc3339(operation.finished_at) if operation.finished_at else None,
     }
 
 
 def activity_view(activity: Activity) -> View:
     return {
         "id": activity.id,
-        "at": _time(activity.at),
+        "at": rfc3339(activity.at),
         "event": activity.event,
         "level": activity.level,
         "message": activity.message,
@@ -74,8 +74,8 @@ def sighting_view(sighting: Sighting) -> View:
         "mac": str(sighting.mac),
         "address": sighting.address,
         "via": sighting.via,
-        "first_seen": _time(sighting.first_seen),
-        "last_seen": _time(sighting.last_seen),
+        "first_seen": rfc3339(sighting.first_seen),
+        "last_seen": rfc3339(sighting.last_seen),
         "times": sighting.times,
     }
 
@@ -91,6 +91,6 @@ def server_type_view(server_type: ServerType) -> View:
     }
 
 
-def _time(at: datetime) -> str:
+def rfc3339(at: datetime) -> str:
     """RFC 3339, UTC."""
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
