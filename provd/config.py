@@ -121,18 +121,31 @@ class PxeSection:
 
 @frozen(kw_only=True)
 class ProxmoxSection:
-    existing_node: IPAddress = field(metadata=read_by(address))
-    join_fingerprint: str = field(metadata=read_by(fingerprint))
+    existing_node: IPAddress | None = field(default=None, metadata=read_by(address))
+    """None: there is no cluster, and hosts stand alone."""
+    join_fingerprint: str = field(default="", metadata=read_by(fingerprint))
     """SHA-256 of the API certificate: 32 upper-case pairs with colons."""
+    drain: bool = field(default=False, metadata=read_by(boolean))
+    """Whether a member goes into HA maintenance before it is rebuilt, unless the rebuild says otherwise."""
     installer_url: str = field(default="", metadata=read_by(web_url_or_nothing))
     """Where vmlinuz, initrd.img and proxmox.iso lie on another web server. Empty: provd's own images."""
     api_port: int = field(default=8006, metadata=read_by(port))
+
+    def misfits(self) -> Iterator[tuple[KeyPath, str]]:
+        if self.existing_node is not None and not self.join_fingerprint:
+            yield ("join_fingerprint",), "is missing: without it no member can be told from an impostor"
+        if self.existing_node is None and self.join_fingerprint:
+            yield ("existing_node",), "is missing; leave join_fingerprint out too where there is no cluster"
 
 
 @frozen(kw_only=True)
 class CredentialsSection:
     root_password_hash: Secret = field(metadata=read_by(of_text(installation.parse_root_password_hash)))
     cluster_password_file: Path | None = field(default=None, metadata=read_by(path))
+    cluster_token_file: Path | None = field(default=None, metadata=read_by(path))
+    """An API token, USER@REALM!ID=SECRET, to read with; needs Sys.Audit and VM.Audit on /."""
+    cluster_ssh_key_file: Path | None = field(default=None, metadata=read_by(path))
+    """An ed25519 key of provd's own that root's authorized_keys in the cluster has."""
     infrastructure_token_file: Path | None = field(default=None, metadata=read_by(path))
     root_ssh_keys: tuple[str, ...] = field(
         default=(), metadata=read_by(listed(of_text(installation.parse_ssh_public_key)))
@@ -223,7 +236,7 @@ def deadline_overrides(value: object) -> Mapping[State, float]:
 class Config:
     server: ServerSection
     pxe: PxeSection = field(factory=PxeSection)
-    proxmox: ProxmoxSection
+    proxmox: ProxmoxSection = field(factory=ProxmoxSection)
     credentials: CredentialsSection
     infrastructure: InfrastructureSection = field(factory=InfrastructureSection)
     install: InstallSection = field(factory=InstallSection)
@@ -250,7 +263,12 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     if environ.get("STATE_DIRECTORY") and ("paths", "state_dir") not in document.lines:
         state_dir = Path(environ["STATE_DIRECTORY"].partition(":")[0])
     paths = PathsSection(state_dir=here / state_dir, server_types=here / config.paths.server_types)
-    files = ("cluster_password_file", "infrastructure_token_file")
+    files = (
+        "cluster_password_file",
+        "cluster_token_file",
+        "cluster_ssh_key_file",
+        "infrastructure_token_file",
+    )
     credentials = evolve(
         config.credentials,
         **{name: here / file for name in files if (file := getattr(config.credentials, name))},

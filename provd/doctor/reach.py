@@ -116,6 +116,8 @@ def is_provd(status: int, body: bytes) -> bool:
 async def look_at_member(section: ProxmoxSection, now: datetime) -> Sequence[Finding]:
     """Whether the existing member answers with its certificate, and what time it is there."""
     node = section.existing_node
+    if node is None:
+        return [skipped("cluster", "proxmox.existing_node is not set: hosts stand alone")]
     host = f"[{node}]" if node.version == 6 else str(node)
     try:
         async with open_client(fingerprint=section.join_fingerprint) as client:

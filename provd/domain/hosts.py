@@ -81,6 +81,13 @@ def parse_file_name(text: str) -> str:
     return name
 
 
+def parse_nodeid(text: str) -> int:
+    """A node's number in its cluster (corosync.conf(5))."""
+    if re.fullmatch(r"[1-9][0-9]{0,8}", text.strip(), re.ASCII) is None:
+        raise Invalid(f"{text[:20]!r} is not a node id: a whole number from 1 on")
+    return int(text)
+
+
 @frozen(kw_only=True)
 class StaticAddress:
     """What `ip` the host shall have for good. Without one the installer freezes its DHCP lease."""
@@ -110,6 +117,15 @@ class LocalBoot(StrEnum):
     """Start the first disk from iPXE: for firmware that stops in its set-up menu instead."""
 
 
+class Membership(StrEnum):
+    """Whether a host becomes a member of the cluster."""
+
+    JOIN = "join"
+    """The rule, where there is a cluster."""
+    NONE = "none"
+    """It stands alone, and is ready without a join."""
+
+
 @frozen(kw_only=True)
 class HostOptions:
     """What one host wants otherwise than its server type. None: as the type, then the defaults, say."""
@@ -127,6 +143,11 @@ class HostOptions:
     local_boot: LocalBoot | None = None
     loader: str | None = None
     """The file name of another iPXE build, e.g. ipxe.efi where snponly.efi fails."""
+    cluster: Membership | None = None
+    links: tuple[IPAddress, ...] | None = None
+    """Its addresses for the second and further corosync links of the cluster, in their order."""
+    nodeid: int | None = None
+    """Which number it gets in the cluster. None: the one it had, or the lowest free one."""
 
 
 @frozen(kw_only=True)

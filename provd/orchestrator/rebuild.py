@@ -195,6 +195,7 @@ class Rebuild:
 
     def _join(self, operation: Operation, host_id: HostId, door: Door, password: Secret) -> Join:
         proxmox = self._config.proxmox
+        assert proxmox.existing_node is not None
         return Join(
             operation_id=operation.id,
             hostname=operation.hostname,

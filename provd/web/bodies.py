@@ -15,10 +15,12 @@ from provd.domain.hosts import (
     HostOptions,
     LocalBoot,
     Mac,
+    Membership,
     StaticAddress,
     one_of,
     parse_file_name,
     parse_hostname,
+    parse_nodeid,
 )
 from provd.domain.secrets import Secret
 
@@ -136,6 +138,9 @@ def _parse_options(fields: Fields | None) -> HostOptions:
         discovery=fields.optional("discovery", one_of(Discovery)),
         local_boot=fields.optional("local_boot", one_of(LocalBoot)),
         loader=fields.optional("loader", parse_file_name),
+        cluster=fields.optional("cluster", one_of(Membership)),
+        links=fields.texts("links", ip_address),
+        nodeid=fields.optional("nodeid", parse_nodeid),
     )
     fields.end()
     return options
