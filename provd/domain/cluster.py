@@ -109,6 +109,17 @@ class HaRule:
     kind: str
     """`rule` or `group`."""
     nodes: tuple[str, ...]
+    """As written: `pve1`, or with a priority `pve1:2`."""
+
+    def names(self, node: str) -> bool:
+        return any(self.is_about(entry, node) for entry in self.nodes)
+
+    def without(self, node: str) -> tuple[str, ...]:
+        return tuple(entry for entry in self.nodes if not self.is_about(entry, node))
+
+    @staticmethod
+    def is_about(entry: str, node: str) -> bool:
+        return entry.partition(":")[0].lower() == node.lower()
 
 
 @frozen(kw_only=True)
