@@ -5,12 +5,14 @@ root's password all is open, with an API token only reading: membership takes ro
 token may do (pve-cluster 8.1 to 9.1). A password is root's on that member: each has its own.
 """
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import IPAddress
@@ -75,6 +77,8 @@ class ConfigNode:
     """1 where the file says nothing (corosync.conf(5))."""
     ring0_addr: str | None = None
     """An address, or a name that every member resolves."""
+    links: Mapping[int, str] = MappingProxyType({})
+    """All of them, by number."""
 
 
 @frozen(kw_only=True)
@@ -160,7 +164,8 @@ class Member:
         """Who is configured as a member, with votes; empty on a machine that is in no cluster."""
         asked = f"{self.name}/cluster/config/nodes"
         return tuple(
-            parse(ConfigNode, row, asked) for row in rows(await self.get("/cluster/config/nodes"), asked)
+            evolve(parse(ConfigNode, {**row, "links": {}}, asked), links=parse_links(row, asked))
+            for row in rows(await self.get("/cluster/config/nodes"), asked)
         )
 
     async def fingerprints(self) -> dict[str, str]:
@@ -208,6 +213,14 @@ async def open_member(
         else:
             await member.log_in(login)
         yield member
+
+
+def parse_links(row: dict[str, Any], asked: str) -> Mapping[int, str]:
+    return {
+        int(found[1]): parse(str, value, asked)
+        for key, value in row.items()
+        if (found := re.fullmatch(r"ring([0-7])_addr", key))
+    }
 
 
 def parse_status(data: object, asked: str) -> ClusterStatus:
