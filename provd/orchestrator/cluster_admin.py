@@ -20,8 +20,8 @@ from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.member_keys import MemberKeys
 from provd.proxmox import leave
 from provd.proxmox.cluster import show_certificate
-from provd.proxmox.cluster_view import see_cluster
-from provd.proxmox.ha_rules import change_rule, read_rules
+from provd.proxmox.ha_rules import forget_node
+from provd.proxmox.survey import read_ha_rules, read_ha_services, see_cluster
 from provd.remote.keys import KeyPair
 from provd.remote.ssh import Completed, Session, connect
 from provd.store.members import RememberedMember
@@ -73,7 +73,8 @@ class ClusterAdmin:
         return evolve(known, ssh_host_keys=await self._keys.of(known))
 
     async def compare_certificate(self, name: str, address: IPAddress, password: Secret | None) -> None:
-        """Raises `CertificateChanged` when `name` serves another one than the others know, else `ClusterFailed`."""
+        """Raises `CertificateChanged` when `name` serves another one than the others know, `ClusterFailed`
+        when that cannot be seen."""
         async with self._link.open(password, avoid={name}) as member:
             known = (await member.fingerprints()).get(name)
         if known is None:
@@ -89,12 +90,8 @@ class ClusterAdmin:
     async def services_on(self, name: str, password: Secret | None) -> list[str]:
         """The HA services that are on a node now, e.g. `vm:100`."""
         async with self._link.open(password, avoid={name}) as member:
-            rows = await member.get("/cluster/ha/status/current")
-        return sorted(
-            str(row.get("sid"))
-            for row in rows
-            if isinstance(row, dict) and row.get("type") == "service" and row.get("node") == name
-        )
+            services = await read_ha_services(member)
+        return sorted(service.sid for service in services if service.node.lower() == name.lower())
 
     async def strike_out(self, name: str, password: Secret | None) -> None:
         """`pvecm delnode`. Look first: a node that is not listed any more is a refusal."""
@@ -114,11 +111,10 @@ class ClusterAdmin:
         return Tidied(copy=said.get("copy", ""), member=member, guests=tuple(said.get("guests", "").split()))
 
     async def forget_in_ha_rules(self, name: str, password: Secret | None) -> list[str]:
-        """Take a node out of every HA rule or group; what each one was, as sentences. Takes root's password."""
+        """Take a node out of every HA rule or group; what each was, as sentences. Takes root's password."""
         async with self._link.open(password, avoid={name}) as member:
-            return [
-                await change_rule(member, rule, name) for rule in await read_rules(member) if rule.names(name)
-            ]
+            rules = [rule for rule in await read_ha_rules(member) if name in rule.nodes]
+            return [await forget_node(member, rule, name) for rule in rules]
 
     async def set_maintenance(self, name: str, *, on: bool) -> None:
         await self._run(leave.maintenance_command(name, on=on), beside=name)

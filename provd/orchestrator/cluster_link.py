@@ -14,11 +14,13 @@ from attrs import evolve, frozen
 
 from provd.config import ProxmoxSection
 from provd.domain.activity import Level, News
+from provd.domain.cluster import Survey
 from provd.domain.errors import ClusterFailed
 from provd.domain.secrets import Secret
 from provd.orchestrator.fleet import Fleet
 from provd.proxmox.api_token import ApiToken
 from provd.proxmox.cluster import CertificateChanged, ClusterStatus, LoginRefused, Member, open_member
+from provd.proxmox.survey import survey
 from provd.store import members
 from provd.store.database import Db, Store, now
 from provd.store.members import RememberedMember
@@ -80,6 +82,11 @@ class ClusterLink:
             )
         async with AsyncExitStack() as stack:
             yield await self._find(stack, login, {name.lower() for name in avoid})
+
+    async def survey(self, password: Secret | None = None, *, avoid: Collection[str] = ()) -> Survey:
+        """All that a member can tell. Raise `ClusterFailed` as `open` does."""
+        async with self.open(password, avoid=avoid) as member:
+            return await survey(member)
 
     def remembered(self) -> tuple[RememberedMember, ...]:
         """The members that count: none, when they are of another cluster than the configured one."""

@@ -40,7 +40,8 @@ def obstacle(
         if entry is not None:
             return None  # it is struck out first, and that says what is in its way
         raise ClusterFailed(
-            f"the cluster has no quorum and takes nobody in (offline: {offline(cluster)}); bring it back first"
+            f"the cluster has no quorum and takes nobody in (offline: {offline(cluster)}); bring it back"
+            " first"
         )
     rest = cluster.struck(hostname)
     # A newcomer's vote is expected from the moment it is listed, and there only when it has started.
@@ -49,8 +50,8 @@ def obstacle(
     if rest.survives_newcomer(votes):
         return f"the cluster would lose its quorum while {', '.join(sorted(away))} may be away"
     raise ClusterFailed(
-        f"only {rest.votes_without()} of the cluster's {rest.expected_votes} votes are there, and it would lose"
-        f" its quorum while {hostname} joins; bring more of its members back first"
+        f"only {rest.votes_without()} of the cluster's {rest.expected_votes} votes are there, and it would"
+        f" lose its quorum while {hostname} joins; bring more of its members back first"
     )
 
 
@@ -86,8 +87,8 @@ def fit_links(cluster: Cluster, hostname: str, addresses: Sequence[IPAddress]) -
     if len(numbers) > len(addresses):
         missing = ", ".join(str(number) for number in numbers[len(addresses) :])
         raise ClusterFailed(
-            f"the cluster has {len(numbers)} corosync links, and {hostname} has no address for link {missing}: "
-            'give it them in its options, "links"'
+            f"the cluster has {len(numbers)} corosync links, and {hostname} has no address for link {missing}"
+            ': give it them in its options, "links"'
         )
     return dict(zip(numbers, addresses, strict=False))
 

@@ -83,7 +83,7 @@ class Leaving:
         raise DeadlinePassed(f"HA did not move {left} away from {who.node} within an hour")
 
     async def release(self, who: Leaver, departure: Departure, begin: Callable[[Change], None]) -> None:
-        """Wait until the others can do without it; then `begin`, and count on it no more. The turn is ours."""
+        """Wait until the others can do without it; then `begin`, with the turn: nobody counts on it any more."""
 
         async def obstacle(away: frozenset[str]) -> str | None:
             if departure.forced:
@@ -112,9 +112,7 @@ class Leaving:
         try:
             async with self._old_system(who.node) as session:
                 await session.run(leave.disarm_command())
-                await self._tell(
-                    who, f"the cluster services of {who.node} will not start again by themselves"
-                )
+                await self._tell(who, f"the cluster services of {who.node} will not start again")
                 await self._strike_out(who, session)
                 await self._left(who)
                 await session.run(leave.restart_command())
@@ -231,7 +229,7 @@ class Leaving:
         missing = [node.name for node in rest.nodes if not node.online]
         if missing:
             raise ClusterFailed(
-                f"the cluster has no quorum, and cannot strike {who.node} out: bring {', '.join(missing)} back"
+                f"the cluster has no quorum to strike {who.node} out with: bring {', '.join(missing)} back"
             )
         votes = rest.votes_without()
         if self._admin.key is None:
@@ -255,7 +253,7 @@ class Leaving:
         if tidied.guests:
             await self._tell(
                 who,
-                f"/etc/pve/nodes/{who.node} stays: it has the configuration of guests {', '.join(tidied.guests)}",
+                f"/etc/pve/nodes/{who.node} stays, for it has guests: {', '.join(tidied.guests)}",
                 Level.WARNING,
             )
 

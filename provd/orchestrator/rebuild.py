@@ -89,7 +89,7 @@ class Rebuild:
         await self._entering.enter(operation)
 
     async def _set_out(self, operation: Operation, host: Host, departure: Departure) -> None:
-        """Until the installer may be offered to a member; out of the cluster already where that is possible."""
+        """Until the installer may be offered to a member; out of the cluster by then where it lets us in."""
         who = self._entering.leaver(operation, host.id, await self._entering.credential(operation))
         if departure.stage is Stage.ASKED:
             if departure.drain:

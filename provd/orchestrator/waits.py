@@ -1,4 +1,4 @@
-"""For what an operation waits in each state of a host, how long, and what to look at when it does not come."""
+"""For what an operation waits in each state of a host, how long, and where to look when it does not come."""
 
 import math
 from collections.abc import Iterator, Mapping

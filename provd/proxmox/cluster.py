@@ -78,7 +78,7 @@ class ConfigNode:
     ring0_addr: str | None = None
     """An address, or a name that every member resolves."""
     links: Mapping[int, str] = MappingProxyType({})
-    """All of them, by corosync's number."""
+    """All of them, by number."""
 
 
 @frozen(kw_only=True)
@@ -164,7 +164,7 @@ class Member:
         """Who is configured as a member, with votes; empty on a machine that is in no cluster."""
         asked = f"{self.name}/cluster/config/nodes"
         return tuple(
-            evolve(parse(ConfigNode, row, asked), links=links_of(row))
+            evolve(parse(ConfigNode, {**row, "links": {}}, asked), links=parse_links(row, asked))
             for row in rows(await self.get("/cluster/config/nodes"), asked)
         )
 
@@ -225,10 +225,12 @@ async def show_certificate(address: str, port: int, fingerprint: str) -> None:
         await member.send("GET", "/version")
 
 
-def links_of(row: Mapping[str, Any]) -> dict[int, str]:
-    """`ring0_addr` and so on: a key for each link, as corosync.conf(5) has them."""
-    found = {name: re.fullmatch(r"ring([0-7])_addr", name) for name in row}
-    return {int(match[1]): str(row[name]) for name, match in found.items() if match is not None}
+def parse_links(row: dict[str, Any], asked: str) -> Mapping[int, str]:
+    return {
+        int(found[1]): parse(str, value, asked)
+        for key, value in row.items()
+        if (found := re.fullmatch(r"ring([0-7])_addr", key))
+    }
 
 
 def parse_status(data: object, asked: str) -> ClusterStatus:

@@ -15,8 +15,9 @@ from provd.orchestrator.image_jobs import ImageJobs
 from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.passwords import ClusterPasswords
-from provd.orchestrator.rebuild import Rebuild
 from provd.orchestrator.trail import Trail
+from provd.orchestrator.turns import Turns
+from provd.orchestrator.waits import Waits
 from provd.orchestrator.waking import Waker
 from provd.server_types import ServerTypeBook
 from provd.store.database import Store
@@ -30,7 +31,8 @@ class Parts:
     bell: Bell
     fleet: Fleet
     enrolment: Enrolment
-    rebuild: Rebuild
+    waits: Waits
+    turns: Turns
     operations: Operations
     passwords: ClusterPasswords
     desk: BootDesk

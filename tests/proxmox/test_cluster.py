@@ -113,10 +113,10 @@ async def test_configured_nodes(tmp_path: Path) -> None:
         lab.cluster.add_member("pve2", "127.0.0.2", online=False)
         async with lab.open() as member:
             nodes = await member.config_nodes()
-    assert set(nodes) == {
-        ConfigNode(name="pve1", nodeid=1, quorum_votes=1, ring0_addr="127.0.0.1"),
-        ConfigNode(name="pve2", nodeid=2, quorum_votes=1, ring0_addr="127.0.0.2"),
-    }
+    assert sorted(nodes, key=lambda node: node.nodeid) == [
+        ConfigNode(name=f"pve{n}", nodeid=n, quorum_votes=1, ring0_addr=ip, links={0: ip})
+        for n, ip in ((1, "127.0.0.1"), (2, "127.0.0.2"))
+    ]
 
 
 # --- a member that says no -------------------------------------------------------------------------
