@@ -13,6 +13,7 @@ import trio
 
 from provd import __version__, daemon, doctor_cli, images_cli, journal
 from provd.config import Config, describe, load_config, read_credential
+from provd.credentials import read_cluster_credentials
 from provd.domain.errors import ConfigError, ProvdError, Refused, leaves_of
 from provd.server_types import load_server_types
 from provd.store.database import Store, open_store
@@ -81,7 +82,7 @@ def serve(config: Config, _: argparse.Namespace) -> None:
 
 def check_config(config: Config, _: argparse.Namespace) -> None:
     credentials = daemon.credentials_dir(os.environ)
-    read_credential(config.credentials.cluster_password_file, "cluster-password", credentials)
+    read_cluster_credentials(config.credentials, credentials)
     read_credential(config.credentials.infrastructure_token_file, "infrastructure-token", credentials)
     types = load_server_types(config.paths.server_types)
     print(describe(config))

@@ -18,6 +18,7 @@ import trio
 
 from provd import network_boot, systemd
 from provd.config import Config, read_credential
+from provd.credentials import read_cluster_credentials
 from provd.doctor.doctor import Doctor
 from provd.doctor.storage import KnownImage
 from provd.domain.activity import Level, News
@@ -27,6 +28,7 @@ from provd.http_client import open_client
 from provd.orchestrator import outbox
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
+from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.fleet import Fleet
@@ -106,13 +108,14 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
     credentials = credentials_dir(environ)
     book = ServerTypeBook(config.paths.server_types)
     boot = network_boot.open_network_boot(config)
-    password = read_credential(config.credentials.cluster_password_file, "cluster-password", credentials)
+    cluster = read_cluster_credentials(config.credentials, credentials)
     with open_store(database_path(config)) as store:
         key = load_master_key(config.paths.state_dir, credentials)
         seal = Seal(key)
         bell = Bell()
         fleet = Fleet(store, bell)
-        passwords = ClusterPasswords(password, bell)
+        passwords = ClusterPasswords(cluster.password, bell)
+        link = ClusterLink(config.proxmox, store, fleet, cluster.token, cluster.password)
         waker = Waker(fleet, boot.lan)
         rebuild = Rebuild(config, book, fleet, seal, passwords, waker)
         installers = Installers(config, fleet, key, partial(mode_file_of, config))
@@ -139,6 +142,9 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 rebuild=rebuild,
                 operations=operations,
                 passwords=passwords,
+                cluster_link=link,
+                cluster_token=cluster.token,
+                cluster_key=cluster.key,
                 desk=BootDesk(config, book, fleet, operations, seal, installers, trail.heard),
                 boot=boot,
                 front_desk=FrontDesk(store, config.pxe.unknown, trail.heard),

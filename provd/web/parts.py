@@ -7,6 +7,7 @@ from provd.doctor.doctor import Doctor
 from provd.network_boot import NetworkBoot
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
+from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.fleet import Fleet
@@ -18,6 +19,8 @@ from provd.orchestrator.passwords import ClusterPasswords
 from provd.orchestrator.rebuild import Rebuild
 from provd.orchestrator.trail import Trail
 from provd.orchestrator.waking import Waker
+from provd.proxmox.api_token import ApiToken
+from provd.remote.keys import KeyPair
 from provd.server_types import ServerTypeBook
 from provd.store.database import Store
 
@@ -33,6 +36,10 @@ class Parts:
     rebuild: Rebuild
     operations: Operations
     passwords: ClusterPasswords
+    cluster_link: ClusterLink
+    cluster_token: ApiToken | None
+    cluster_key: KeyPair | None
+    """For SSH to the cluster's members."""
     desk: BootDesk
     boot: NetworkBoot
     front_desk: FrontDesk
