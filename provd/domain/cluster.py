@@ -111,6 +111,14 @@ class HaRule:
     kind: str
     """`rule` or `group`."""
     nodes: tuple[str, ...]
+    written: str = ""
+    """`nodes` as the cluster has them: with priorities, `pve1:2,pve2`."""
+
+    def written_without(self, node: str) -> str:
+        entries = (entry.strip() for entry in self.written.split(","))
+        return ",".join(
+            entry for entry in entries if entry and entry.partition(":")[0].lower() != node.lower()
+        )
 
 
 @frozen(kw_only=True)

@@ -16,8 +16,9 @@ from provd.orchestrator.image_jobs import ImageJobs
 from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.passwords import ClusterPasswords
-from provd.orchestrator.rebuild import Rebuild
 from provd.orchestrator.trail import Trail
+from provd.orchestrator.turns import Turns
+from provd.orchestrator.waits import Waits
 from provd.orchestrator.waking import Waker
 from provd.proxmox.api_token import ApiToken
 from provd.remote.keys import KeyPair
@@ -33,7 +34,8 @@ class Parts:
     bell: Bell
     fleet: Fleet
     enrolment: Enrolment
-    rebuild: Rebuild
+    waits: Waits
+    turns: Turns
     operations: Operations
     passwords: ClusterPasswords
     cluster_link: ClusterLink
