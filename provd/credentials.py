@@ -1,5 +1,6 @@
 """What provd shows to the cluster: read from the operator's files or systemd's credentials, at the start."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from attrs import frozen
@@ -46,3 +47,9 @@ def read_key(section: CredentialsSection, directory: Path | None) -> KeyPair | N
         return parse_private_key(text) if text is not None else None
     except Invalid as exc:
         raise ConfigError(f"{section.cluster_ssh_key_file or 'cluster-ssh-key'}: this {exc}") from exc
+
+
+def credentials_dir(environ: Mapping[str, str]) -> Path | None:
+    """Where systemd puts what LoadCredential= names."""
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    return Path(directory) if directory else None

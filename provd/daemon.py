@@ -17,8 +17,9 @@ from pathlib import Path
 import trio
 
 from provd import network_boot, systemd
+from provd.cluster_watch import ClusterWatch
 from provd.config import Config, read_credential
-from provd.credentials import read_cluster_credentials
+from provd.credentials import credentials_dir, read_cluster_credentials
 from provd.doctor.doctor import Doctor
 from provd.doctor.storage import KnownImage
 from provd.domain.activity import Level, News
@@ -90,6 +91,7 @@ async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
                 await services.start(network_boot.serve, config, parts.boot, parts.front_desk)
             parts.operations.resume()
             services.start_soon(deliver_to_inventory, parts, environ)
+            services.start_soon(parts.cluster_watch.serve)
             await services.start(server.serve, create_app(parts), [socket])
             log.info("listening on %s; open %s", config.server.listen, config.server.public_url)
 
@@ -165,6 +167,7 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 operations=operations,
                 passwords=passwords,
                 cluster_link=link,
+                cluster_watch=ClusterWatch(config.proxmox, config.ssh, cluster, link, member_keys, fleet),
                 cluster_token=cluster.token,
                 cluster_key=cluster.key,
                 desk=BootDesk(config, book, fleet, operations, seal, installers, trail.heard),
@@ -283,9 +286,3 @@ async def stop_on_signal(
 
 def database_path(config: Config) -> Path:
     return config.paths.state_dir / "provd.db"
-
-
-def credentials_dir(environ: Mapping[str, str]) -> Path | None:
-    """Where systemd puts what LoadCredential= names."""
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    return Path(directory) if directory else None

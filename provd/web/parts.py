@@ -2,6 +2,7 @@
 
 from attrs import frozen
 
+from provd.cluster_watch import ClusterWatch
 from provd.config import Config
 from provd.doctor.doctor import Doctor
 from provd.network_boot import NetworkBoot
@@ -39,6 +40,7 @@ class Parts:
     operations: Operations
     passwords: ClusterPasswords
     cluster_link: ClusterLink
+    cluster_watch: ClusterWatch
     cluster_token: ApiToken | None
     cluster_key: KeyPair | None
     """For SSH to the cluster's members."""
