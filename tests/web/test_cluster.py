@@ -21,6 +21,7 @@ from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.state import Token
 from provd.store import operations
 from provd.store.database import now, timestamp
+from provd.web import assets
 from provd.web.app import create_app
 from provd.web.parts import Parts
 
@@ -121,6 +122,9 @@ async def test_a_request_looks_and_it_is_kept(tmp_path: Path) -> None:
     assert re.findall(r'data-member="(\w+)"', html) == ["pve1", "pve2"]
     assert "0 to spare" in html
     assert "Look again" in html
+    script = (assets.static_folder() / "look-again.js").read_text()
+    for wanted in re.findall(r'byId\("([^"]+)"\)', script):
+        assert f'id="{wanted}"' in html
     assert TOKEN.partition("=")[2] not in html + json.dumps(seen)
 
 
