@@ -17,7 +17,9 @@ from pathlib import Path
 import trio
 
 from provd import network_boot, systemd
+from provd.cluster_watch import ClusterWatch
 from provd.config import Config, read_credential
+from provd.credentials import credentials_dir, read_cluster_credentials
 from provd.doctor.doctor import Doctor
 from provd.doctor.storage import KnownImage
 from provd.domain.activity import Level, News
@@ -89,6 +91,7 @@ async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
                 await services.start(network_boot.serve, config, parts.boot, parts.front_desk)
             parts.operations.resume()
             services.start_soon(deliver_to_inventory, parts, environ)
+            services.start_soon(parts.cluster_watch.serve)
             await services.start(server.serve, create_app(parts), [socket])
             log.info("listening on %s; open %s", config.server.listen, config.server.public_url)
 
@@ -118,17 +121,18 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
     credentials = credentials_dir(environ)
     book = ServerTypeBook(config.paths.server_types)
     boot = network_boot.open_network_boot(config)
-    password = read_credential(config.credentials.cluster_password_file, "cluster-password", credentials)
+    cluster = read_cluster_credentials(config.credentials, credentials)
     with open_store(database_path(config)) as store:
         key = load_master_key(config.paths.state_dir, credentials)
         seal = Seal(key)
         bell = Bell()
         fleet = Fleet(store, bell)
-        passwords = ClusterPasswords(password, bell)
-        link = ClusterLink(config.proxmox, store, fleet, None, password)
+        passwords = ClusterPasswords(cluster.password, bell)
+        link = ClusterLink(config.proxmox, store, fleet, cluster.token, cluster.password)
         waker = Waker(fleet, boot.lan)
         waits, turns = Waits(config, book, fleet), Turns(fleet)
-        admin = ClusterAdmin(link, MemberKeys(fleet, config.ssh.port), config.ssh, None)
+        member_keys = MemberKeys(fleet, config.ssh.port)
+        admin = ClusterAdmin(link, member_keys, config.ssh, cluster.key)
         leaving = Leaving(fleet, turns, admin)
         entering = Entering(config, fleet, seal, passwords, turns, admin, leaving, waits)
         unlist = partial(take_out_of_inventory, config, environ)
@@ -162,6 +166,10 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 turns=turns,
                 operations=operations,
                 passwords=passwords,
+                cluster_link=link,
+                cluster_watch=ClusterWatch(config.proxmox, config.ssh, cluster, link, member_keys, fleet),
+                cluster_token=cluster.token,
+                cluster_key=cluster.key,
                 desk=BootDesk(config, book, fleet, operations, seal, installers, trail.heard),
                 boot=boot,
                 front_desk=FrontDesk(store, config.pxe.unknown, trail.heard),
@@ -278,9 +286,3 @@ async def stop_on_signal(
 
 def database_path(config: Config) -> Path:
     return config.paths.state_dir / "provd.db"
-
-
-def credentials_dir(environ: Mapping[str, str]) -> Path | None:
-    """Where systemd puts what LoadCredential= names."""
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    return Path(directory) if directory else None
