@@ -34,6 +34,7 @@ from provd.orchestrator.boot import BootDesk
 from provd.orchestrator.cluster_admin import ClusterAdmin
 from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.decommission import Decommission
+from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.entering import Entering
@@ -165,6 +166,7 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 waits=waits,
                 turns=turns,
                 operations=operations,
+                departing=Departing(fleet, link, passwords, operations, drain=config.proxmox.drain),
                 passwords=passwords,
                 cluster_link=link,
                 cluster_watch=ClusterWatch(config.proxmox, config.ssh, cluster, link, member_keys, fleet),

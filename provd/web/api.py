@@ -51,8 +51,28 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.delete("/hosts/<id:host_id>")
     async def remove_host(host_id: int) -> Response:
-        await parts.enrolment.remove(HostId(host_id), g.actor)
+        """Forget it at once; a member of the cluster only when it is said what becomes of that."""
+        host = parts.fleet.host(HostId(host_id))
+        wish = _one_of("cluster", ("keep", "remove"))
+        if wish == "remove":
+            password = bodies.parse_password(await bodies.received())
+            operation = await parts.departing.start(host.id, password, g.actor)
+            return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
+        if wish is None and parts.departing.is_known_member(host):
+            raise Conflict(
+                f"{host.hostname} is a member of the cluster: say cluster=remove to take it out of the cluster"
+                " and the inventory first, or cluster=keep to forget it here and leave it as it is"
+            )
+        await parts.enrolment.remove(host.id, g.actor)
         return Response(b"", status=204)
+
+    @api.post("/hosts/<id:host_id>/rejoin")
+    async def rejoin_host(host_id: int) -> Response:
+        password = bodies.parse_password(await bodies.received())
+        operation = await parts.operations.start(HostId(host_id), Kind.REJOIN, g.actor)
+        if password is not None:
+            parts.passwords.give(operation.id, password)
+        return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
 
     @api.post("/hosts/<id:host_id>/rebuild")
     async def rebuild_host(host_id: int) -> Response:
@@ -148,6 +168,13 @@ def _created(view: View, status: int, location: str) -> Response:
     response.status_code = status
     response.headers["Location"] = location
     return response
+
+
+def _one_of(name: str, words: tuple[str, ...]) -> str | None:
+    text = request.args.get(name)
+    if text is not None and text not in words:
+        raise Invalid(f"{name} must be one of {', '.join(words)}", name)
+    return text
 
 
 def _limit() -> int:

@@ -9,6 +9,7 @@ from provd.network_boot import NetworkBoot
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
 from provd.orchestrator.cluster_link import ClusterLink
+from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.fleet import Fleet
@@ -38,6 +39,7 @@ class Parts:
     waits: Waits
     turns: Turns
     operations: Operations
+    departing: Departing
     passwords: ClusterPasswords
     cluster_link: ClusterLink
     cluster_watch: ClusterWatch
