@@ -83,7 +83,7 @@ class Leaving:
         raise DeadlinePassed(f"HA did not move {left} away from {who.node} within an hour")
 
     async def release(self, who: Leaver, departure: Departure, begin: Callable[[Change], None]) -> None:
-        """Wait until the others can do without it; then `begin`, with the turn: nobody counts on it any more."""
+        """Wait until the others can do without it; then `begin`, with the turn taken."""
 
         async def obstacle(away: frozenset[str]) -> str | None:
             if departure.forced:
