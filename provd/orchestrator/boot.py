@@ -41,7 +41,7 @@ from provd.proxmox.reports import (
 )
 from provd.remote.keys import Seal
 from provd.server_types import ServerType, ServerTypeBook
-from provd.store import hosts, operations
+from provd.store import hardware, hosts, operations
 from provd.store.database import Db, now
 
 RESEND_FOR = timedelta(minutes=2)
@@ -188,6 +188,7 @@ class BootDesk:
                 Fact.ANSWER_SENT,
                 f"answer sent to {asker.split()[0]}: {describe_machine(machine)}",
             )
+            hardware.keep(change.db, host.id, machine.hardware, change.at)
             operations.keep_answer(
                 change.db,
                 operation.id,
@@ -253,6 +254,7 @@ class BootDesk:
             )
             if before is not host.state:
                 hosts.set_host_keys(change.db, host_id, report.host_keys)
+                hardware.keep_disks(change.db, host_id, report.disks, change.at)
             return host
 
         host = await self._fleet.change(write)
