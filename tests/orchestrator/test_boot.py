@@ -185,6 +185,21 @@ async def test_an_installer_that_is_too_old_ends_the_operation_with_a_reason(par
     assert parts.fleet.host(host.id).state is State.FAILED
 
 
+async def test_an_answer_that_does_not_fit_is_not_sent(tmp_path: Path) -> None:
+    """The last look: what came past every parser ends the operation, and the disk is untouched."""
+    config = quiet_config(tmp_path, server_types=SERVER_TYPES)
+    config = evolve(config, install=evolve(config.install, keyboard="us"))
+    async with open_parts(config, {}) as parts:
+        host = await arm(parts)
+        (operation,) = parts.store.read(operations.active)
+        with pytest.raises(NotYourTurn):
+            await parts.desk.answer(posted(MAC), "192.0.2.9")
+        over = parts.store.read(lambda db: operations.get(db, operation.id))
+        assert over.outcome == "failed"
+        assert "the answer does not fit its installer: global.keyboard 'us' is not" in over.detail
+        assert parts.store.read(lambda db: hardware.get(db, host.id)) is None
+
+
 async def test_the_token_of_one_host_opens_no_other_and_dies_with_its_operation(parts: Parts) -> None:
     """Bound to host and operation: wrong host, wrong token and a finished operation are all refused alike."""
     host = await arm(parts)
