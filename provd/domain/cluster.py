@@ -37,6 +37,8 @@ class Cluster:
     """As the asked member sees it."""
     nodes: tuple[Node, ...]
     qdevice_votes: int = 0
+    qdevice_online: bool = True
+    """Whether its votes are there; they are expected in any case."""
 
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name.lower() == name.lower()), None)
@@ -54,7 +56,7 @@ class Cluster:
         """The votes that are there when the nodes in `away` are not."""
         gone = {name.lower() for name in away}
         there = (node.votes for node in self.nodes if node.online and node.name.lower() not in gone)
-        return sum(there) + self.qdevice_votes
+        return sum(there) + (self.qdevice_votes if self.qdevice_online else 0)
 
     def spare_votes(self, away: Collection[str] = ()) -> int:
         """How many more votes may go before quorum is lost; negative: it is lost."""
