@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from provd.domain.hosts import IPAddress
 
@@ -111,6 +111,14 @@ class HaRule:
     kind: str
     """`rule` or `group`."""
     nodes: tuple[str, ...]
+    written: str = field(default="", eq=False)
+    """`nodes` as the cluster has them: with priorities, `pve1:2,pve2`."""
+
+    def written_without(self, node: str) -> str:
+        entries = (entry.strip() for entry in self.written.split(","))
+        return ",".join(
+            entry for entry in entries if entry and entry.partition(":")[0].lower() != node.lower()
+        )
 
 
 @frozen(kw_only=True)

@@ -215,6 +215,16 @@ async def open_member(
         yield member
 
 
+async def show_certificate(address: str, port: int, fingerprint: str) -> None:
+    """Nothing but a handshake with whoever is there.
+
+    Raise `CertificateChanged` for another certificate than this, `ClusterFailed` when nobody answers.
+    """
+    async with open_client(fingerprint=fingerprint) as client:
+        member = Member(f"[{address}]:{port}" if ":" in address else f"{address}:{port}", client)
+        await member.send("GET", "/version")
+
+
 def parse_links(row: dict[str, Any], asked: str) -> Mapping[int, str]:
     return {
         int(found[1]): parse(str, value, asked)

@@ -16,6 +16,7 @@ from attrs import Factory, define
 
 from provd.domain.cluster import (
     Certificate,
+    Cluster,
     Guest,
     HaRule,
     HaService,
@@ -84,6 +85,12 @@ async def survey(member: Member) -> Survey:
         unseen=read.unseen,
         **found,
     )
+
+
+async def see_cluster(member: Member) -> Cluster | None:
+    """Members and votes alone; None: the machine stands alone. Raises `ClusterFailed`."""
+    status, configured = await member.status(), await member.config_nodes()
+    return words.parse_cluster(status, configured, await read_qdevice(member, len(status.nodes)))
 
 
 @define(eq=False)

@@ -196,17 +196,22 @@ def parse_ha_rules(data: object, asked: str) -> tuple[HaRule, ...]:
     if any(row.type == "node-affinity" and not row.nodes for row in found):
         raise strange(asked, "a rule for nodes that names none")
     return tuple(
-        HaRule(id=row.rule, kind="rule", nodes=_with_priorities(row.nodes)) for row in found if row.nodes
+        HaRule(id=row.rule, kind="rule", nodes=_without_priorities(row.nodes), written=row.nodes)
+        for row in found
+        if row.nodes
     )
 
 
 def parse_ha_groups(data: object, asked: str) -> tuple[HaRule, ...]:
     """Of `/cluster/ha/groups`, PVE 8."""
     found = [parse(GroupRow, row, asked) for row in rows(data, asked)]
-    return tuple(HaRule(id=row.group, kind="group", nodes=_with_priorities(row.nodes)) for row in found)
+    return tuple(
+        HaRule(id=row.group, kind="group", nodes=_without_priorities(row.nodes), written=row.nodes)
+        for row in found
+    )
 
 
-def _with_priorities(nodes: str) -> tuple[str, ...]:
+def _without_priorities(nodes: str) -> tuple[str, ...]:
     """Of `pve1:2,pve2`."""
     return tuple(name.partition(":")[0] for name in _listed(nodes))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import trio
 
 from provd.simulator import lab
+from provd.simulator.cluster.cluster import Cluster
 
 
 def main() -> int:
@@ -28,6 +29,7 @@ def main() -> int:
     try:
         if arguments.command == "prepare":
             made = lab.prepare(arguments.directory, port=arguments.port)
+            lab.add_life(Cluster.open(made.cluster_dir))
             print(f"the lab is ready; the daemon's configuration is {made.configuration}")
         else:
             trio.run(_run, lab.Lab.open(arguments.directory), arguments.pace, arguments.look_every)

@@ -1,4 +1,4 @@
-"""A homelab in a directory: a cluster of one, three bare machines, and a daemon's configuration for them.
+"""A homelab in a directory: a cluster, bare machines, one of them a member, and a daemon's configuration.
 
 `prepare` writes everything down, `run` brings it to life and plays the operator's hands: it presses the
 power button of a machine whose host waits for its boot. It knows the daemon by its REST API alone.
@@ -7,8 +7,10 @@ power button of a machine whose host waits for its boot. It knows the daemon by 
 import json
 import random
 import socket
+import uuid
 from collections.abc import Callable
 from getpass import getuser
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,18 @@ from attrs import asdict, define, field, frozen
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
+from provd.simulator.cluster.state import Guest, HaResource, HaRule, Storage, Token
 from provd.simulator.machine.hardware import gpu_node, nuc
 from provd.simulator.machine.machine import Machine, Phase
+from provd.simulator.machine.member import Member
+from provd.simulator.machine.veteran import make_veteran
 
 CLUSTER_IP = "127.77.0.1"
 CLUSTER_PASSWORD = "lab-cluster-password"
+TOKEN_NAME = "provd@pve!lab"
+AUDITOR = ("Datastore.Audit", "Sys.Audit", "VM.Audit")
+"""What the role PVEAuditor may, as far as this cluster has it."""
 # crypt(3), SHA-512, of "lab-root-password"
 ROOT_PASSWORD_HASH = (
     "$6$provdlab$zb19auskkzWU0zmKMyTTHANofiCs.RSF84d7J72Ftujcw0DEhFEirnS7vRfo2QNAgTjTe1w5UrPjfWOnIXm/G/"
@@ -53,18 +60,26 @@ SERVER_TYPES = {
 
 @frozen(kw_only=True)
 class Seat:
-    """A machine of the lab. `register` is False for the one that nobody told the daemon about."""
+    """A machine of the lab. `register` is False for the one that nobody told the daemon about.
+
+    One with a `hostname` is a member of the cluster from the start.
+    """
 
     mac: str
     ip: str
     server_type: str
     register: bool
+    hostname: str | None = None
 
+
+PATIENCE = 5
+"""Looks at the daemon, after which a machine that was to restart by itself gets its power button pressed."""
 
 SEATS = (
     Seat(mac="02:00:00:00:00:01", ip="127.77.0.11", server_type="nuc", register=True),
     Seat(mac="02:00:00:00:00:02", ip="127.77.0.12", server_type="gpu-node", register=True),
     Seat(mac="02:00:00:00:00:03", ip="127.77.0.13", server_type="nuc", register=False),
+    Seat(mac="02:00:00:00:00:04", ip="127.77.0.3", server_type="nuc", register=True, hostname="pve3"),
 )
 
 
@@ -97,6 +112,30 @@ class Lab:
     def configuration(self) -> Path:
         return self.directory / "provisioning.yaml"
 
+    def machine(self, seat: Seat, *, pace: float, say: Callable[[str], None] | None) -> Machine:
+        parts = {"nuc": nuc, "gpu-node": gpu_node}[seat.server_type]
+        return Machine(
+            mac=seat.mac,
+            ip=seat.ip,
+            ssh_port=self.ports.ssh,
+            directory=self.directory / "machines" / seat.mac.replace(":", "-"),
+            public_url=self.public_url,
+            cluster_dir=self.cluster_dir,
+            hardware=parts(seat.mac, seat.ip),
+            pace=pace,
+            on_event=say,
+        )
+
+    def members(self, say: Callable[[str], None]) -> list[Member]:
+        """Those members of the cluster that are no machines of this lab."""
+        cluster = Cluster.open(self.cluster_dir)
+        nodes = cluster.read().nodes
+        return [
+            Member(cluster=cluster, name=name, ssh_port=self.ports.ssh, say=say)
+            for name, node in nodes.items()
+            if node.root and Path(node.root).is_relative_to(self.cluster_dir)
+        ]
+
     @classmethod
     def open(cls, directory: Path) -> "Lab":
         """Raise FileNotFoundError where `prepare` has not been."""
@@ -104,8 +143,19 @@ class Lab:
         return cls(directory=directory.resolve(), ports=Ports(**ports))
 
 
-def prepare(directory: Path, *, port: int) -> Lab:
-    """Make a lab for a daemon on 127.0.0.1 and `port`. Raises FileExistsError where there is one already."""
+def prepare(
+    directory: Path,
+    *,
+    port: int,
+    members: int = 2,
+    seats: tuple[Seat, ...] = SEATS,
+    trusted: bool = True,
+) -> Lab:
+    """Make a lab for a daemon on 127.0.0.1 and `port`. Raises FileExistsError where there is one already.
+
+    `members` are there beside those of `seats`: pve1 at `CLUSTER_IP`, pve2 behind it, and so on. `trusted`
+    gives the daemon an API token and an SSH key beside the password.
+    """
     directory = directory.resolve()
     if (directory / "lab.json").exists():
         raise FileExistsError(f"{directory} holds a lab already; remove it to start again")
@@ -118,18 +168,67 @@ def prepare(directory: Path, *, port: int) -> Lab:
         file = directory / "files" / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(name.encode().ljust(size, b"."))
-    password = directory / "cluster-password"
-    password.touch(mode=0o600)
-    password.write_text(CLUSTER_PASSWORD + "\n")
+    for number in range(2, members + 1):
+        cluster.add_member(f"pve{number}", member_ip(number), root_password=CLUSTER_PASSWORD)
+    for seat in seats:
+        if seat.hostname is not None:
+            machine = lab.machine(seat, pace=0, say=None)
+            make_veteran(machine, seat.hostname, root_password=CLUSTER_PASSWORD)
     (directory / "state").mkdir(mode=0o700, exist_ok=True)
+    credentials = {"cluster_password_file": _secret(directory / "cluster-password", CLUSTER_PASSWORD)}
+    if trusted:
+        credentials |= _trust(cluster, directory)
     lab.configuration.touch(mode=0o600)
-    lab.configuration.write_text(_yaml(_provisioning(lab, cluster.fingerprint("pve1"), password)))
+    lab.configuration.write_text(_yaml(_provisioning(lab, cluster.fingerprint("pve1"), credentials)))
     (directory / "server-types.yaml").write_text(_yaml({"server_types": SERVER_TYPES}))
     (directory / "lab.json").write_text(json.dumps(asdict(lab.ports)))
     return lab
 
 
-def _provisioning(lab: Lab, fingerprint: str, password: Path) -> dict[str, Any]:
+def member_ip(number: int) -> str:
+    """Of `pve<number>`."""
+    return str(ip_address(CLUSTER_IP) + number - 1)
+
+
+def _trust(cluster: Cluster, directory: Path) -> dict[str, str]:
+    """Make a token and a key that the cluster knows; returns where they are, by the configuration's keys."""
+    from provd.simulator.cluster import ssh_keys
+
+    secret = str(uuid.uuid4())
+    with cluster.edit() as state:
+        state.tokens[TOKEN_NAME] = Token(secret=secret, privs={"/": list(AUDITOR)})
+    key = directory / "cluster-key"
+    cluster.authorize(ssh_keys.make_key(key, "provd"))
+    return {
+        "cluster_token_file": _secret(directory / "cluster-token", f"{TOKEN_NAME}={secret}"),
+        "cluster_ssh_key_file": str(key),
+    }
+
+
+def _secret(file: Path, line: str) -> str:
+    file.touch(mode=0o600)
+    file.write_text(f"{line}\n")
+    return str(file)
+
+
+def add_life(cluster: Cluster) -> None:
+    """Guests on pve1 and pve2, one of them with high availability, and storages for them."""
+    with cluster.edit() as state:
+        state.guests += [
+            Guest(vmid=100, node="pve1", name="dns"),
+            Guest(vmid=101, node="pve1", name="files", type="lxc"),
+            Guest(vmid=102, node="pve2", name="media"),
+        ]
+        state.ha_resources.append(HaResource(sid="vm:100", node="pve1"))
+        state.ha_rules.append(HaRule(rule="dns-stays", nodes=["pve1:2", "pve2"], resources=["vm:100"]))
+        state.storages += [
+            Storage(storage="local", content="iso,vztmpl,backup"),
+            Storage(storage="local-lvm", type="lvmthin"),
+            Storage(storage="nas", type="nfs", content="images,backup", shared=True),
+        ]
+
+
+def _provisioning(lab: Lab, fingerprint: str, credentials: dict[str, str]) -> dict[str, Any]:
     return {
         "server": {
             "public_url": lab.public_url,
@@ -143,10 +242,7 @@ def _provisioning(lab: Lab, fingerprint: str, password: Path) -> dict[str, Any]:
             "api_port": lab.ports.api,
             "installer_url": f"http://127.0.0.1:{lab.ports.files}",
         },
-        "credentials": {
-            "root_password_hash": ROOT_PASSWORD_HASH,
-            "cluster_password_file": str(password),
-        },
+        "credentials": {"root_password_hash": ROOT_PASSWORD_HASH, **credentials},
         "ssh": {"user": getuser(), "port": lab.ports.ssh},
         "infrastructure": {"base_url": ""},
         "paths": {"state_dir": str(lab.directory / "state")},
@@ -196,6 +292,8 @@ class Operator:
     say: Callable[[str], None]
     look_every: float
     _waiting: set[str] = field(factory=set)
+    _patience: dict[str, tuple[float, int]] = field(factory=dict)
+    """Until when a running machine may restart by itself, in Trio's time, and how often it had booted."""
     _states: dict[str, str] = field(factory=dict)
     _complaint: str | None = None
 
@@ -220,13 +318,18 @@ class Operator:
                 self._press(machine)
                 continue
             wanted = {"mac": seat.mac, "server_type": seat.server_type}
+            if seat.hostname is not None:
+                wanted["hostname"] = seat.hostname
             response = await self.client.post("/api/hosts", json=wanted)
             if response.status_code != 409:
                 response.raise_for_status()
-                self.say(f"{seat.mac}  is registered as {seat.server_type}")
+                self.say(f"{seat.mac}  is registered as {seat.hostname or seat.server_type}")
 
     async def look(self) -> None:
-        """Power on whatever has become `pxe_ready` and is off or idle. A busy one is waited for."""
+        """Power on whatever has become `pxe_ready` and is off. A busy one is waited for.
+
+        One whose system runs may be restarted by the daemon itself; it is given `PATIENCE` looks for that.
+        """
         response = await self.client.get("/api/hosts")
         response.raise_for_status()
         states = {host["mac"].lower(): str(host["state"]) for host in response.json()["hosts"]}
@@ -235,12 +338,25 @@ class Operator:
         self._waiting |= {mac for mac in ready if self._states.get(mac) != "pxe_ready"}
         self._states = states
         for machine in self.machines:
-            free = machine.phase in (Phase.OFF, Phase.IDLE, Phase.INSTALLER_SHELL)
-            if machine.mac in self._waiting and free:
+            if machine.mac in self._waiting and self._is_due(machine):
                 self._waiting.discard(machine.mac)
                 machine.power_off()
                 await machine.wait_phase(Phase.OFF)
                 self._press(machine)
+
+    def _is_due(self, machine: Machine) -> bool:
+        """Whether its button is to be pressed now. It stops waiting for one that has restarted by itself."""
+        if machine.phase in (Phase.OFF, Phase.INSTALLER_SHELL):
+            return True
+        until, boots = self._patience.setdefault(
+            machine.mac, (trio.current_time() + PATIENCE * self.look_every, machine.boots)
+        )
+        if machine.boots != boots:
+            self._waiting.discard(machine.mac)
+        elif machine.phase is not Phase.IDLE or trio.current_time() < until:
+            return False
+        del self._patience[machine.mac]
+        return machine.boots == boots
 
     def _press(self, machine: Machine) -> None:
         self.nursery.start_soon(machine.run_until_off)
@@ -265,14 +381,14 @@ async def run(
 
     `pace` and `look_every` are seconds: of a visible moment, and between two looks at the daemon.
     """
-    machines = tuple(_machine(lab, seat, pace, say) for seat in SEATS)
+    machines = tuple(lab.machine(seat, pace=pace, say=say) for seat in SEATS)
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
-    cluster = Cluster.open(lab.cluster_dir)
     async with (
         httpx.AsyncClient(base_url=lab.public_url, headers=headers, trust_env=False) as client,
         trio.open_nursery() as nursery,
     ):
-        await nursery.start(serve_api, cluster, "pve1")
+        for member in lab.members(say):
+            await nursery.start(member.run_until_off)
         await nursery.start(serve_files, lab.directory / "files", lab.ports.files)
         for machine in machines:
             if machine.has_system:
@@ -280,21 +396,6 @@ async def run(
         task_status.started(machines)
         operator = Operator(machines=machines, client=client, nursery=nursery, say=say, look_every=look_every)
         await operator.work()
-
-
-def _machine(lab: Lab, seat: Seat, pace: float, say: Callable[[str], None]) -> Machine:
-    parts = {"nuc": nuc, "gpu-node": gpu_node}[seat.server_type]
-    return Machine(
-        mac=seat.mac,
-        ip=seat.ip,
-        ssh_port=lab.ports.ssh,
-        directory=lab.directory / "machines" / seat.mac.replace(":", "-"),
-        public_url=lab.public_url,
-        cluster_dir=lab.cluster_dir,
-        hardware=parts(seat.mac, seat.ip),
-        pace=pace,
-        on_event=say,
-    )
 
 
 async def serve_files(

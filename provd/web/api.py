@@ -131,8 +131,7 @@ def all_hosts(parts: Parts) -> list[View]:
     """Every host with its operation, in two queries however many there are."""
     busy = {one.host_id: one for one in parts.store.read(operations.active)}
     return [
-        host_view(host, busy.get(host.id), parts.rebuild.due(host))
-        for host in parts.store.read(hosts.everyone)
+        host_view(host, busy.get(host.id), parts.waits.due(host)) for host in parts.store.read(hosts.everyone)
     ]
 
 
@@ -140,7 +139,7 @@ def one_host(parts: Parts, host: Host) -> View:
     return host_view(
         host,
         parts.store.read(lambda db: operations.active_on(db, host.id)),
-        parts.rebuild.due(host),
+        parts.waits.due(host),
     )
 
 

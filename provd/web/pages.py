@@ -115,6 +115,7 @@ def blueprint(parts: Parts) -> Blueprint:
             types_path=parts.config.paths.server_types,
             pxe_enabled=parts.config.pxe.enabled,
             public_url=parts.config.server.public_url,
+            cluster=cluster_trouble(parts),
             blank_host=BLANK_HOST,
         )
 
@@ -256,6 +257,12 @@ def place(step: State, state: State) -> str:
 
 def group(state: object) -> str:
     return str(state) if state in SETTLED else "working"
+
+
+def cluster_trouble(parts: Parts) -> str:
+    """What is wrong with the cluster, in one sentence; empty where nothing is, or nobody looked."""
+    look = parts.cluster_watch.last
+    return look.worst.what if look is not None and look.worst is not None else ""
 
 
 def _order(host: View) -> tuple[int, list[tuple[bool, int, str]]]:

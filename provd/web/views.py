@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from provd.domain.activity import Activity
 from provd.domain.hosts import Host, Sighting
 from provd.domain.operations import Operation
-from provd.orchestrator.rebuild import WAITS
+from provd.orchestrator.waits import WAITS
 from provd.server_types import ServerType
 from provd.store.convert import options_to_json
 from provd.store.hardware import Reported

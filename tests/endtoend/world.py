@@ -20,10 +20,11 @@ import trio
 import yaml
 from attrs import define, field
 
-from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
-from provd.simulator.lab import CLUSTER_PASSWORD, Lab, free_port, prepare, serve_files
-from provd.simulator.machine.machine import Machine
+from provd.simulator.lab import CLUSTER_PASSWORD, Lab, free_port, member_ip, prepare, serve_files
+from provd.simulator.machine.machine import Machine, Phase
+from provd.simulator.machine.member import Member
+from provd.simulator.machine.veteran import make_veteran
 
 TOKEN = "provd_" + "t" * 43
 PATIENCE = 45.0
@@ -92,6 +93,8 @@ class World:
     log: Path
     daemon: trio.Process | None = None
     machines: list[Machine] = field(factory=list)
+    members: dict[str, Member] = field(factory=dict)
+    """Those that are no machines: `pve1`, and what `more_members` brought."""
 
     # --- the daemon ---
 
@@ -231,8 +234,58 @@ class World:
         document: Mapping[str, Any] = yaml.safe_load(self.lab.configuration.read_text())
         return str(document["server"]["public_url"])
 
+    def member_machine(self, number: int, hostname: str | None = None, **more: Any) -> Machine:
+        """A machine, still off, that is a member of the cluster from the start: `pve<number>` if not said.
+
+        Nobody told the daemon about it: see `register_member`.
+        """
+        machine = self.machine(number, **more)
+        make_veteran(machine, hostname or f"pve{number}", root_password=CLUSTER_PASSWORD)
+        return machine
+
+    def hostname(self, machine: Machine) -> str:
+        """Of the system on its disk."""
+        return (machine.root / "etc/hostname").read_text().strip()
+
+    async def register_member(self, machine: Machine, **more: object) -> Json:
+        return await self.register(machine, hostname=self.hostname(machine), **more)
+
     def power_on(self, machine: Machine) -> None:
         self.nursery.start_soon(machine.run_until_off)
+
+    async def power_on_member(self, machine: Machine) -> None:
+        """Returns when its old system runs, which needs a daemon that says so at its network boot."""
+        self.power_on(machine)
+        with trio.fail_after(PATIENCE):
+            await machine.wait_phase(Phase.IDLE)
+
+    async def power_off(self, machine: Machine) -> None:
+        """Returns when nothing of it runs any more."""
+        machine.power_off()
+        with trio.fail_after(PATIENCE):
+            await machine.wait_phase(Phase.OFF)
+
+    # --- the members that are no machines ---
+
+    async def more_members(self, count: int) -> None:
+        """`pve2` and so on, until the cluster has `count` such members; all answer by API and SSH."""
+        for number in range(1, count + 1):
+            name = f"pve{number}"
+            if name not in self.members:
+                if name not in self.cluster.read().nodes:
+                    self.cluster.add_member(name, member_ip(number), root_password=CLUSTER_PASSWORD)
+                await self.member_up(name)
+
+    async def member_up(self, name: str) -> None:
+        """Returns when its API and its sshd answer. It stays offline if it missed a change of members."""
+        member = self.members.setdefault(
+            name, Member(cluster=self.cluster, name=name, ssh_port=self.lab.ports.ssh, say=print)
+        )
+        with trio.fail_after(PATIENCE):
+            await self.nursery.start(member.run_until_off)
+
+    async def member_down(self, name: str) -> None:
+        await self.members[name].power_off()
 
     def member_states(self) -> dict[str, bool]:
         """Which nodes the cluster lists, and whether each is online."""
@@ -248,10 +301,13 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(directory: Path) -> AsyncIterator[World]:
-    """Cluster, files and doorway are up; the test configures and starts the daemon itself."""
+async def open_world(directory: Path, *, members: int = 1, trusted: bool = False) -> AsyncIterator[World]:
+    """Cluster, files and doorway are up; the test configures and starts the daemon itself.
+
+    `trusted`: the daemon has an API token and an SSH key for the cluster, beside the password.
+    """
     doorway = Doorway(daemon_port=free_port())
-    lab = prepare(directory, port=doorway.daemon_port)
+    lab = prepare(directory, port=doorway.daemon_port, members=members, seats=(), trusted=trusted)
     cluster = Cluster.open(lab.cluster_dir)
     client = httpx.AsyncClient(
         base_url=lab.public_url,
@@ -260,7 +316,6 @@ async def open_world(directory: Path) -> AsyncIterator[World]:
         timeout=PATIENCE,
     )
     async with client, trio.open_nursery() as nursery:
-        await nursery.start(serve_api, cluster, "pve1")
         await nursery.start(serve_files, lab.directory / "files", lab.ports.files)
         port = await nursery.start(doorway.serve)
         world = World(lab, cluster, doorway, client, nursery, directory / "provd.log")
@@ -269,6 +324,7 @@ async def open_world(directory: Path) -> AsyncIterator[World]:
             document["server"]["public_url"] = f"http://127.0.0.1:{port}"
 
         world.configure(through_the_doorway)
+        await world.more_members(members)
         try:
             yield world
         finally:

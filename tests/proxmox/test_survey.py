@@ -266,7 +266,7 @@ async def test_a_full_cluster() -> None:
     assert found.replication == (ReplicationJob(id="100-0", guest=100, source="a", target="b"),)
     assert found.ha_services == (HaService(sid="ct:101", node="a", state="error"),)
     assert found.ha_maintenance == {"a", "b"}
-    assert found.ha_rules == (HaRule(id="near", kind="rule", nodes=("a", "b")),)
+    assert found.ha_rules == (HaRule(id="near", kind="rule", nodes=("a", "b"), written="a:2,b"),)
     assert found.storages == (
         Storage(id="local", kind="dir"),
         Storage(id="tank", kind="zfspool", nodes=("a", "b")),
@@ -286,7 +286,7 @@ async def test_groups_of_an_older_release() -> None:
     groups = [{"group": "left", "nodes": "a:1,b:2", "type": "group"}]
     old = {path: data for path, data in ANSWERS.items() if path != "/cluster/ha/rules"}
     found = await survey(answering(old | {"/cluster/ha/groups": groups}))
-    assert found.ha_rules == (HaRule(id="left", kind="group", nodes=("a", "b")),)
+    assert found.ha_rules == (HaRule(id="left", kind="group", nodes=("a", "b"), written="a:1,b:2"),)
     refusal = {"/cluster/ha/groups": (500, "cannot read groups: ha groups have been migrated to rules")}
     assert [rule.id for rule in (await survey(answering(ANSWERS, refusal))).ha_rules or ()] == ["near"]
     neither = await survey(answering(old))

@@ -93,7 +93,7 @@ async def host_in(parts: Parts, state: State, name: str = "pve1", number: int = 
 
     def lead(change: Change) -> Host:
         operation = operations.open_(change.db, host, Kind.REBUILD, "a test", change.at)
-        parts.rebuild.begin(change, host, operation)
+        change.fact(host.id, Fact.REBUILD_STARTED, "armed")
         for stage in ROAD[1 : ROAD.index(state) + 1 if state in ROAD else 3]:
             change.fact(host.id, FACTS[stage], f"{FACTS[stage]}")
         if state in SETTLED:

@@ -5,6 +5,7 @@ passes through this file and needs no server.
 """
 
 from provd.simulator.cluster.cluster import Cluster
+from provd.simulator.cluster.history import Moment
 from provd.simulator.cluster.keys import first_boot_updatecerts
 from provd.simulator.cluster.machine import Machine, MachineState, install_pve_tools, stop_pvecm
 from provd.simulator.cluster.state import (
@@ -13,7 +14,9 @@ from provd.simulator.cluster.state import (
     Faults,
     Guest,
     HaResource,
+    HaRule,
     ReplicationJob,
+    Storage,
     Timings,
     Token,
 )
@@ -25,9 +28,12 @@ __all__ = [
     "Faults",
     "Guest",
     "HaResource",
+    "HaRule",
     "Machine",
     "MachineState",
+    "Moment",
     "ReplicationJob",
+    "Storage",
     "Timings",
     "Token",
     "first_boot_updatecerts",

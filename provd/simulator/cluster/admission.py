@@ -14,15 +14,9 @@ from provd.simulator.cluster.client import REAL_PORT, Answer, ApiClient, CannotC
 from provd.simulator.cluster.cluster import Cluster
 from provd.simulator.cluster.console import Console, Died
 from provd.simulator.cluster.machine import Machine
-from provd.simulator.cluster.membership import (
-    JOIN_API_VERSION,
-    AddRequest,
-    Refused,
-    add_node,
-    check_ready,
-    corosync_conf,
-)
+from provd.simulator.cluster.membership import JOIN_API_VERSION
 from provd.simulator.cluster.options import Call
+from provd.simulator.cluster.peer import Peer
 
 FALLBACK = "No cluster network links passed explicitly, fallback to local node IP '{ip}'\n"
 NO_TTY_FOR_TFA = (
@@ -97,9 +91,7 @@ class Petition:
         _succeeded(client.call("GET", "/cluster/config/apiversion"))
         self.done(9)
         if not self.call.links:
-            self.console.say(
-                f"No cluster network links passed explicitly, fallback to local node IP '{ip}'\n"
-            )
+            self.console.say(FALLBACK.format(ip=ip))
         self.done(10)
         self.console.say("Request addition of this node\n")
         answer = client.call("POST", f"/cluster/config/nodes/{self.name}", self.parameters(ip))
@@ -146,44 +138,30 @@ class Petition:
         return own
 
     def over_ssh(self, ip: str) -> Admission:
-        """Without a password; the peer's sshd is not asked, only whether it would let this key in."""
-        public = self.machine.path("/root/.ssh/id_rsa.pub").read_text().split()[1]
-        state = self.cluster.read()
-        peers = {address for node in state.nodes.values() if node.online for address in node.links.values()}
-        if resolve(self.host, self.hosts) not in peers or not any(
-            public in line.split() for line in self.cluster.authorized_keys()
-        ):
+        """Without a password, by root's own key, and for real: the member's sshd decides who comes in."""
+        peer = Peer(self.machine, self.host, resolve(self.host, self.hosts), self.cluster.read().ssh_port)
+        if peer.run("exit 0").returncode != 0:
             raise Died("unable to copy ssh ID: exit code 1")
-        links = self.call.links
-        if not links:
-            self.console.say(
-                f"No cluster network links passed explicitly, fallback to local node IP '{ip}'\n"
-            )
-        request = AddRequest(
-            name=self.name,
-            apiversion=JOIN_API_VERSION,
-            links=links,
-            new_node_ip=None if links else ip,
-            nodeid=self.call.number("nodeid"),
-            votes=self.call.number("votes"),
-            force=True,
+        if peer.run("pvecm apiver").returncode != 0:
+            raise Died("Could not do version check on remote side")
+        if not self.call.links:
+            self.console.say(FALLBACK.format(ip=ip))
+        words = " ".join(
+            f"--{name} {value}" for name, value in self.parameters(ip).items() if name != "force"
         )
-        try:
-            with self.cluster.edit() as state:
-                check_ready(state)
-                if add_node(state, request):
-                    self.console.say(f"forcing overwrite of configured node '{self.name}'\n")
-        except Refused as exc:
-            self.console.say(f"{exc}\n")
-            words = " ".join(
-                f"--{name} {value}" for name, value in self.parameters(ip).items() if name != "force"
-            )
-            command = f"pvecm addnode {self.name} --force 1 {words}"
-            raise Died(
-                f"unable to add node: command failed (ssh {self.host} -o BatchMode=yes {command})"
-            ) from exc
+        command = f"pvecm addnode {self.name} --force 1 {words}"
+        added = peer.run(command)
+        self.console.say((added.stdout + added.stderr).decode(errors="replace"))
+        if added.returncode != 0:
+            raise Died(f"unable to add node: command failed (ssh {self.host} -o BatchMode=yes {command})")
         self.console.say("copy corosync auth key\n")
-        return Admission(corosync_conf(state).encode(), (self.cluster.directory / "authkey").read_bytes())
+        # The original has rsync fetch /etc/corosync; not every computer has one.
+        conf, authkey = (
+            peer.run(f'cat "$PROVD_ROOT/etc/corosync/{name}"') for name in ("corosync.conf", "authkey")
+        )
+        if conf.returncode or authkey.returncode:
+            raise Died(f"can't rsync data from host '{self.host}'")
+        return Admission(conf.stdout, authkey.stdout)
 
 
 def _succeeded(answer: Answer) -> Answer:

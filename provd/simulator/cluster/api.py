@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 import trio
+from attrs import evolve
 
 from provd.simulator.cluster import leaves
 from provd.simulator.cluster.cluster import Cluster
@@ -88,25 +89,27 @@ class Server:
         return self._cluster.read().nodes[self._node].ring0_addr
 
     def is_member(self) -> bool:
+        """Whether it has ever joined; it may have been struck out since."""
         return self._root is None or Machine(self._root).read().joined
 
     def is_down(self) -> bool:
+        if self._root is not None and "pveproxy" in Machine(self._root).read().stopped_units:
+            return True
         if not self.is_member():
             return False
         state = self._cluster.read()
         node = state.nodes.get(self._node)
-        if node is None or self._node in state.faults.peer_down:
+        if self._node in state.faults.peer_down:
             return True
+        if node is None:
+            return self._root is None
         return time.time() - node.restarted_at < state.timings.api_restart
 
     def view(self) -> View:
-        """Raise `ApiError` while the node has no /etc/pve, or is no member any more."""
+        """Raise `ApiError` while the node has no /etc/pve."""
         state = self._cluster.read()
         if self.is_member():
-            node = state.nodes.get(self._node)
-            if node is None or node.root is None:
-                raise ApiError(500, PMXCFS_DOWN)
-            return View(state, self._cluster.pve, self._node, Machine(Path(node.root)), self._cluster)
+            return self._view_of_member(state)
         assert self._root is not None  # or it would be a member
         machine = Machine(self._root)
         own = machine.read()
@@ -118,10 +121,31 @@ class Server:
         )
         return View(alone, machine.pve, self._node, machine, self._cluster)
 
+    def _view_of_member(self, state: ClusterState) -> View:
+        """Only who is online sees the others; who was struck out does not even know it (pmxcfs)."""
+        node = state.nodes.get(self._node)
+        root = self._root or (Path(node.root) if node and node.root else None)
+        if root is None:
+            raise ApiError(500, PMXCFS_DOWN)
+        machine = Machine(root)
+        own = machine.read()
+        if not own.pve_cluster:
+            raise ApiError(500, PMXCFS_DOWN)
+        if node is not None and node.online and node.root == str(root):
+            return View(state, self._cluster.pve, self._node, machine, self._cluster)
+        for other in state.nodes.values():
+            other.online = False
+        if node is None:
+            free = max((other.nodeid for other in state.nodes.values()), default=0) + 1
+            node = ClusterNode(nodeid=free, links={"0": own.ip}, root_password=own.root_password)
+        alone_in_it = evolve(node, online=True, seen=True)
+        state.nodes[self._node] = alone_in_it
+        state.expected_votes = state.configured_votes
+        return View(state, machine.pve, self._node, machine, self._cluster)
+
     def tls(self) -> ssl.SSLContext:
         """For the leaf of this moment; while /etc/pve is away the last one, as pveproxy keeps it."""
-        pve = Machine(self._root).pve if self._root and not self.is_member() else self._cluster.pve
-        leaf = leaves.served_leaf(pve, self._node)
+        leaf = leaves.served_leaf(Machine(self._root).pve if self._root else self._cluster.pve, self._node)
         try:
             pem = leaf.read_bytes()
         except FileNotFoundError:

@@ -13,6 +13,7 @@ import trio
 
 from provd.simulator.cluster import leaves
 from provd.simulator.cluster.locked import replace_file
+from provd.simulator.cluster.machine import Machine
 from provd.simulator.cluster.membership import (
     JOIN_API_VERSION,
     AddRequest,
@@ -35,8 +36,8 @@ from provd.simulator.cluster.options import (
     node_name,
     text,
 )
-from provd.simulator.cluster.pvecm import kill_corosync
 from provd.simulator.cluster.request import Request, fail_parameters
+from provd.simulator.cluster.services import cut_off
 from provd.simulator.cluster.state import ClusterNode, ClusterState
 from provd.simulator.cluster.tasks import Upid, process_start
 from provd.simulator.cluster.tickets import ApiError
@@ -135,7 +136,7 @@ async def delete(request: Request) -> None:
     except Refused as refusal:
         raise ApiError(500, str(refusal)) from refusal
     if victim.online and victim.root:
-        kill_corosync(Path(victim.root))
+        cut_off(Machine(Path(victim.root)))
 
 
 async def join(request: Request) -> str:

@@ -1,20 +1,21 @@
 """What can be seen: members, machines, guests, high availability, certificates, tasks."""
 
 import re
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from provd.simulator.cluster import certificates, leaves
+from provd.simulator.cluster import certificates, ha, leaves
 from provd.simulator.cluster.request import Request, fail_parameters
-from provd.simulator.cluster.state import ClusterNode, Guest
+from provd.simulator.cluster.state import PROFILES, ClusterNode, Guest
 from provd.simulator.cluster.tasks import Upid, exit_status
 from provd.simulator.cluster.tickets import ApiError
 
 
 def version(request: Request) -> Any:
-    release = request.state.release
+    """Of this node, or of the one in the path."""
+    node = request.state.nodes[request.arguments.get("node", request.view.node)]
+    release = PROFILES[node.profile or request.state.profile]
     return {"version": release.version, "release": release.release, "repoid": release.repoid}
 
 
@@ -82,61 +83,7 @@ def replication(request: Request) -> Any:
 
 
 def ha_current(request: Request) -> Any:
-    state, me = request.state, request.view.node
-    ok = "OK" if state.quorate else f"No quorum on node '{me}'!"
-    rows: list[dict[str, Any]] = [
-        {"id": "quorum", "type": "quorum", "node": me, "status": ok, "quorate": int(state.quorate)}
-    ]
-    if state.release.shows_fencing:
-        rows.append(
-            {
-                "id": "fencing",
-                "type": "fencing",
-                "node": me,
-                "status": "armed (CRM watchdog active)",
-                "armed-state": "armed",
-            }
-        )
-    if not state.ha_resources:
-        return rows
-    now = int(time.time())
-    master = next((name for name, node in state.nodes.items() if node.online), me)
-    rows.append(
-        {
-            "id": "master",
-            "type": "master",
-            "node": master,
-            "status": f"{master} (active, {time.ctime(now)})",
-            "timestamp": now,
-        }
-    )
-    for name, node in sorted(state.nodes.items()):
-        active = any(resource.node == name for resource in state.ha_resources)
-        mode = "maintenance mode" if name in state.ha_maintenance else "active" if active else "idle"
-        shown = mode if node.online else "old timestamp - dead?"
-        rows.append(
-            {
-                "id": f"lrm:{name}",
-                "type": "lrm",
-                "node": name,
-                "status": f"{name} ({shown}, {time.ctime(now)})",
-                "timestamp": now,
-            }
-        )
-    for resource in state.ha_resources:
-        rows.append(
-            {
-                "id": f"service:{resource.sid}",
-                "type": "service",
-                "sid": resource.sid,
-                "node": resource.node,
-                "state": resource.state,
-                "crm_state": resource.state,
-                "request_state": resource.state,
-                "status": f"{resource.sid} ({resource.node}, {resource.state})",
-            }
-        )
-    return rows
+    return ha.status_rows(request.state, request.view.node)
 
 
 def ha_resources(request: Request) -> Any:
@@ -151,18 +98,9 @@ def ha_resources(request: Request) -> Any:
 
 
 def ha_manager(request: Request) -> Any:
-    state = request.state
-
-    def condition(name: str, node: ClusterNode) -> str:
-        if name in state.ha_maintenance:
-            return "maintenance"
-        return "online" if node.online else "unknown"
-
-    active = bool(state.ha_resources or state.ha_maintenance)
-    conditions = {name: condition(name, node) for name, node in state.nodes.items()} if active else {}
     return {
-        "manager_status": {"node_status": conditions},
-        "quorum": {"node": request.view.node, "quorate": int(state.quorate)},
+        "manager_status": {"node_status": ha.manager_status(request.state)},
+        "quorum": {"node": request.view.node, "quorate": int(request.state.quorate)},
     }
 
 

@@ -48,12 +48,12 @@ def create_authority(pve: Path, title: str = "PVE Cluster Manager CA") -> None:
     replace_file(pve / "pve-root-ca.pem", _pem(certificate))
 
 
-def issue_leaf(pve: Path, node: str, ip: str) -> None:
+def issue_leaf(pve: Path, node: str, ip: str, *, days: float = 730) -> None:
     """Sign a new certificate for `node` with the authority in `pve`; an existing key is used again.
 
     That is what Proxmox does on a forced renewal, a rejoin included (pve-cluster, gen_pve_ssl_cert).
     """
-    _write_leaf(pve, pve / "nodes" / node, "pve-ssl", node, ip)
+    _write_leaf(pve, pve / "nodes" / node, "pve-ssl", node, ip, days)
 
 
 def issue_foreign_leaf(pve: Path, node: str, ip: str) -> None:
@@ -86,7 +86,7 @@ def describe(path: Path) -> dict[str, object]:
     }
 
 
-def _write_leaf(authority: Path, directory: Path, stem: str, node: str, ip: str) -> None:
+def _write_leaf(authority: Path, directory: Path, stem: str, node: str, ip: str, days: float = 90) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     key_file = directory / f"{stem}.key"
     if key_file.exists():
@@ -120,7 +120,7 @@ def _write_leaf(authority: Path, directory: Path, stem: str, node: str, ip: str)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=730))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(authority=False), critical=True)

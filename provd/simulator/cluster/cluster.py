@@ -1,8 +1,8 @@
 """One simulated cluster: a directory that its members' processes and the tests share.
 
 `cluster.json` is the state, `pve/` what every quorate member sees as /etc/pve, `authkey` corosync's key,
-`members/` the machines that were there from the start. Corosync's messages do not exist: whoever would have
-sent one changes the state.
+`members/` the machines that were there from the start, `cluster.log` its history. Corosync's messages do not
+exist: whoever would have sent one changes the state.
 """
 
 import os
@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from provd.simulator.cluster import leaves
+from provd.simulator.cluster import ha, history, leaves
+from provd.simulator.cluster.history import Moment
 from provd.simulator.cluster.locked import exclusive, read_document, replace_file, write_document
-from provd.simulator.cluster.machine import install_pve_tools
+from provd.simulator.cluster.machine import Machine, install_pve_tools
 from provd.simulator.cluster.membership import corosync_conf
 from provd.simulator.cluster.state import ClusterNode, ClusterState
 
@@ -69,7 +70,17 @@ class Cluster:
 
     def read(self) -> ClusterState:
         """The state now, as a copy: to change it changes nothing."""
-        return ClusterState.load(read_document(self.document))
+        state = ClusterState.load(read_document(self.document))
+        ha.settle(state, time.time())
+        return state
+
+    def history(self) -> list[Moment]:
+        """Every change of members, votes and quorum since the first member, oldest first."""
+        return history.read(self._log)
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / "cluster.log"
 
     @contextmanager
     def edit(self) -> Iterator[ClusterState]:
@@ -79,15 +90,29 @@ class Cluster:
         """
         with exclusive(self.document):
             state = self.read()
+            before = history.moment_of(state, time.time())
             yield state
             self._write_files(state)
+            history.record(self._log, before, history.moment_of(state, time.time()))
             write_document(self.document, state.dump())
 
-    def add_member(self, name: str, ip: str, *, root_password: str = "secret", online: bool = True) -> Path:
-        """Add a member that has always been there; returns its machine root, where `pvecm` is installed."""
-        from provd.simulator.cluster import certificates
+    def add_member(
+        self,
+        name: str,
+        ip: str,
+        *,
+        root_password: str = "secret",
+        online: bool = True,
+        root: Path | None = None,
+    ) -> Path:
+        """Add a member that has always been there; returns its machine root, where `pvecm` is installed.
 
-        root = self.directory / "members" / name
+        `root` is where its system lies already, by default there is a new one among the cluster's own.
+        Whether anybody can reach it, at its API or by SSH, is another matter: see `machine.member`.
+        """
+        from provd.simulator.cluster import certificates, ssh_keys
+
+        root = (root or self.directory / "members" / name).resolve()
         certificates.issue_leaf(self.pve, name, ip)
         with self.edit() as state:
             taken = {node.nodeid for node in state.nodes.values()}
@@ -101,8 +126,46 @@ class Cluster:
             )
             state.config_version += bool(taken)
             state.expected_votes = state.configured_votes
-        install_pve_tools(root, cluster_dir=self.directory, hostname=name, ip=ip, joined=True)
+        install_pve_tools(
+            root,
+            cluster_dir=self.directory,
+            hostname=name,
+            ip=ip,
+            root_password=root_password,
+            joined=True,
+        )
+        host_keys = ssh_keys.make_host_keys(root / "etc/ssh", f"root@{name}")
+        self.authorize(ssh_keys.make_root_key(root / "root/.ssh", f"root@{name}"))
+        home = root / "root/.ssh/authorized_keys"
+        home.unlink(missing_ok=True)
+        home.symlink_to(root / "etc/pve/priv/authorized_keys")
+        own = self.pve / "nodes" / name
+        replace_file(own / "ssh_known_hosts", f"{name} {host_keys['rsa']}\n".encode())
+        replace_file(own / "lrm_status", b'{"mode":"active","results":{},"state":"wait_for_agent_lock"}')
+        replace_file(own / "host.fw", b"[OPTIONS]\n\nenable: 1\n")
+        with self.edit():
+            pass  # its links follow its place in the cluster
         return root
+
+    def renew_certificate(self, name: str, *, days: float) -> None:
+        """Give `name` a new leaf that is valid for so many days; its fingerprint changes with it."""
+        from provd.simulator.cluster import certificates
+
+        with self.edit() as state:
+            certificates.issue_leaf(self.pve, name, state.nodes[name].ring0_addr, days=days)
+            state.nodes[name].cert_changed_at = time.time()
+
+    def authorize(self, line: str) -> None:
+        """Make the owner of a public key root on every member."""
+        file = self.pve / "priv" / "authorized_keys"
+        with exclusive(self.document):
+            replace_file(file, f"{file.read_text()}{line}\n".encode(), 0o600)
+
+    def repair_configuration(self, name: str) -> None:
+        """What an operator does for a member that missed a change of members: copy corosync.conf to it."""
+        root = self.machine_root(name)
+        assert root is not None
+        replace_file(root / "etc/corosync/corosync.conf", (self.pve / "corosync.conf").read_bytes())
 
     def fingerprint(self, node: str) -> str:
         """Of the certificate that `node` serves now. Raises FileNotFoundError for a node without one."""
@@ -118,7 +181,11 @@ class Cluster:
 
     def _write_files(self, state: ClusterState) -> None:
         if state.name is not None:
-            replace_file(self.pve / "corosync.conf", corosync_conf(state).encode())
+            content = corosync_conf(state).encode()
+            replace_file(self.pve / "corosync.conf", content)
+            for node in state.nodes.values():
+                if node.root is not None:
+                    _follow(Machine(Path(node.root)), content if node.online else None, state.quorate)
         for name, node in state.nodes.items():
             directory = self.pve / "nodes" / name
             directory.mkdir(exist_ok=True)
@@ -135,3 +202,19 @@ class Cluster:
 
                 certificates.issue_foreign_leaf(self.pve, name, node.ring0_addr)
                 os.close(os.open(marker, os.O_CREAT | os.O_WRONLY))
+
+
+def _follow(machine: Machine, corosync_conf: bytes | None, quorate: bool) -> None:
+    """What pmxcfs does on a member: new configuration goes to corosync, and /etc/pve shows the quorum.
+
+    None for a member that is away: it misses both.
+    """
+    own = machine.path("/etc/corosync/corosync.conf")
+    if corosync_conf is not None and own.exists() and own.read_bytes() != corosync_conf:
+        replace_file(own, corosync_conf)
+    if machine.sees_cluster:
+        local = machine.pve / "local"
+        if corosync_conf is None or not quorate:
+            local.unlink(missing_ok=True)
+        elif not local.is_symlink():
+            local.symlink_to(Path("nodes") / machine.read().hostname)

@@ -273,6 +273,8 @@ class Join:
             if host_key.exists():
                 pinned = self.machine.pve / "nodes" / self.name / "ssh_known_hosts"
                 replace_file(pinned, f"{self.name} {host_key.read_text()}".encode())
+            lrm_status = self.machine.pve / "nodes" / self.name / "lrm_status"
+            replace_file(lrm_status, b'{"mode":"active","results":{},"state":"wait_for_agent_lock"}')
             node = state.nodes[self.name]
             node.root, node.root_password = str(self.machine.root), machine.root_password
             node.cert_changed_at = time.time()

@@ -2,8 +2,10 @@
 
 ROOT plays `/`. Where the original mounts /etc/pve, ROOT/etc/pve changes its content: a directory of its own
 while the machine stands alone, empty while pmxcfs is stopped, links into the cluster's directory once the
-machine is a quorate member. A link's own mode has the write bit, so the test that Proxmox itself uses for
-quorum (lstat of /etc/pve/local, bit 0200) holds for a quorate member; for others the link is absent.
+machine is a member. A link's own mode has the write bit, so the test that Proxmox itself uses for quorum
+(lstat of /etc/pve/local, bit 0200) holds for a quorate member; for others the link is absent. That is all
+that they miss: these are plain files, so that a member without quorum can write where the original could
+not, and whoever changes something below /etc/pve has to look first.
 """
 
 import fcntl
@@ -22,6 +24,10 @@ from attrs import Factory, asdict, define
 from provd.simulator.cluster.locked import exclusive, read_document, replace_file, write_document
 
 SHARED = ("corosync.conf", "nodes", "priv", "pve-root-ca.pem")
+PROGRAMS = (
+    *("pvecm", "systemctl", "corosync-quorumtool", "corosync-cfgtool"),
+    *("ha-manager", "pmxcfs", "killall", "pkill"),
+)
 PROJECT = Path(__file__).parents[3]
 
 
@@ -34,6 +40,9 @@ class MachineState:
     pve_cluster: bool = True  # pmxcfs runs
     corosync: bool = False
     failed_units: list[str] = Factory(list)  # `systemctl is-active` says "failed"
+    stopped_units: list[str] = Factory(list)  # of those that have no field of their own
+    disabled_units: list[str] = Factory(list)  # which do not start with the machine
+    local_mode: bool = False  # `pmxcfs -l`: /etc/pve is this machine's own, whatever corosync says
     guests: list[int] = Factory(list)  # ids, of a machine that stands alone
     addresses: list[str] = Factory(list)  # further ones, beside `ip`
     root_password: str = ""  # for the API of a machine that stands alone
@@ -73,14 +82,41 @@ class Machine:
             yield state
             write_document(self.document, asdict(state))
 
+    @property
+    def sees_cluster(self) -> bool:
+        """Whether /etc/pve consists of links into the cluster's directory."""
+        return (self.pve / "nodes").is_symlink()
+
     def unmount(self) -> None:
-        """Stop pmxcfs: /etc/pve is empty, and every key that was authorised there is refused."""
+        """Stop pmxcfs: /etc/pve is empty, and every key that was authorised there is refused.
+
+        What a member saw is copied, so for a member the caller holds the cluster's lock.
+        """
         shutil.rmtree(self.database, ignore_errors=True)
-        self.database.mkdir(parents=True, mode=0o700)
+        if self.sees_cluster:
+            shared = Path(self.read().cluster_dir) / "pve"
+            shutil.copytree(shared, self.database, symlinks=True, ignore=shutil.ignore_patterns(".*"))
+            self._clear()
+        self.database.mkdir(parents=True, mode=0o700, exist_ok=True)
         with self.edit() as state:
-            state.pve_cluster = False
+            state.pve_cluster = state.local_mode = False
         for item in list(self.pve.iterdir()):
             item.rename(self.database / item.name)
+
+    def mount(self, *, local_mode: bool = False) -> None:
+        """Start pmxcfs with its own database; without a corosync.conf in there the machine stands alone."""
+        if self.database.is_dir():
+            for item in list(self.database.iterdir()):
+                item.rename(self.pve / item.name)
+        with self.edit() as state:
+            state.pve_cluster, state.local_mode = True, local_mode
+            alone = not (self.pve / "corosync.conf").exists()
+            state.joined = state.joined and not (alone and not local_mode)
+            local = self.pve / "local"
+            local.unlink(missing_ok=True)
+            if alone or local_mode:
+                (self.pve / "nodes" / state.hostname).mkdir(parents=True, exist_ok=True)
+                local.symlink_to(Path("nodes") / state.hostname)
 
     def mount_alone(self) -> None:
         """Start pmxcfs beside a corosync that has met nobody: nothing but the configuration is there."""
@@ -91,12 +127,18 @@ class Machine:
     def mount_cluster(self, shared: Path) -> None:
         """See what all quorate members see."""
         with self.edit() as state:
-            for item in list(self.pve.iterdir()):
-                item.unlink()
+            self._clear()
             for name in SHARED:
                 (self.pve / name).symlink_to(shared / name)
             (self.pve / "local").symlink_to(Path("nodes") / state.hostname)
-            state.joined = state.pve_cluster = state.corosync = True
+            state.joined = state.pve_cluster = True
+
+    def _clear(self) -> None:
+        for item in list(self.pve.iterdir()):
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            else:
+                item.unlink()
 
 
 def install_pve_tools(
@@ -140,7 +182,7 @@ def install_pve_tools(
         _install_member(machine, cluster_dir.resolve())
     else:
         _install_stand_alone(machine, hostname, ip)
-    for name in ("pvecm", "systemctl", "corosync-quorumtool", "corosync-cfgtool"):
+    for name in PROGRAMS:
         replace_file(machine.root / "usr/local/bin" / name, _wrapper(machine.root, name).encode(), 0o755)
 
 

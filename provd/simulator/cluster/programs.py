@@ -5,10 +5,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from provd.simulator.cluster import pvecm
-from provd.simulator.cluster.cluster import Cluster
+from provd.simulator.cluster import pvecm, services
+from provd.simulator.cluster.ha_manager import ha_manager
+from provd.simulator.cluster.locked import exclusive
 from provd.simulator.cluster.machine import Machine
-from provd.simulator.cluster.status import Partition, links, membership
+from provd.simulator.cluster.services import cluster_of
+from provd.simulator.cluster.status import Partition, links, membership, quorum_information
+from provd.simulator.cluster.systemctl import systemctl
 
 
 def main(program: str, words: list[str]) -> int:
@@ -16,38 +19,17 @@ def main(program: str, words: list[str]) -> int:
     return PROGRAMS[program](Machine(Path(os.environ["PROVD_ROOT"])), words)
 
 
-def systemctl(machine: Machine, words: list[str]) -> int:
-    """`is-active`, `is-failed` and starting and stopping corosync; all else succeeds quietly."""
-    verb, *units = [word for word in words if not word.startswith("-")] or [""]
-    quiet = "-q" in words or "--quiet" in words
-    names = [unit.removesuffix(".service") for unit in units]
-    if verb == "is-active":
-        states = [_active(machine, name) for name in names]
-        if not quiet:
-            print("\n".join(states))
-        return 0 if "active" in states else 3
-    if verb in ("stop", "start") and "corosync" in names:
-        with machine.edit() as state:
-            state.corosync = verb == "start" and machine.path("/etc/corosync/corosync.conf").exists()
-    return 0
-
-
-def _active(machine: Machine, unit: str) -> str:
-    state = machine.read()
-    running = {"corosync": state.corosync, "pve-cluster": state.pve_cluster}
-    if unit in state.failed_units:
-        return "failed"
-    return "active" if running.get(unit, True) else "inactive"
-
-
 def quorumtool(machine: Machine, words: list[str]) -> int:
-    """`-l`; every other option shows the same list."""
+    """`-s` with the whole status; every other option shows the list of members."""
     if not machine.read().corosync:
         sys.stderr.write("Cannot initialize CMAP service\n")
         return 1
-    partition = Partition(_cluster(machine).read(), machine.read().hostname)
-    sys.stdout.write("\n" + membership(partition, by_address=False))
-    return 0
+    partition = Partition(cluster_of(machine).read(), machine.read().hostname)
+    if not any(word.startswith("-") and "s" in word for word in words):
+        sys.stdout.write("\n" + membership(partition, by_address=False))
+        return 0
+    sys.stdout.write(quorum_information(partition) + membership(partition, by_address="-i" in words))
+    return 0 if partition.quorate else 2
 
 
 def cfgtool(machine: Machine, words: list[str]) -> int:
@@ -55,17 +37,56 @@ def cfgtool(machine: Machine, words: list[str]) -> int:
     if not machine.read().corosync:
         sys.stderr.write("Could not initialize corosync configuration API error 2\n")
         return 1
-    sys.stdout.write(links(Partition(_cluster(machine).read(), machine.read().hostname)))
+    sys.stdout.write(links(Partition(cluster_of(machine).read(), machine.read().hostname)))
     return 0
 
 
-def _cluster(machine: Machine) -> Cluster:
-    return Cluster(Path(machine.read().cluster_dir))
+def pmxcfs(machine: Machine, words: list[str]) -> int:
+    """`-l` is local mode: /etc/pve is this machine's alone, and can be written without quorum."""
+    if machine.read().pve_cluster:
+        sys.stderr.write("[main] crit: unable to acquire pmxcfs lock: Resource temporarily unavailable\n")
+        return 255
+    if "-l" not in words and "--local" not in words:
+        services.start_pve_cluster(machine)
+        return 0
+    if (machine.database / "corosync.conf").exists():
+        sys.stderr.write("[main] notice: forcing local mode (although corosync.conf exists)\n")
+    machine.mount(local_mode=True)
+    return 0
+
+
+def killall(machine: Machine, words: list[str]) -> int:
+    return _end(machine, words, "{name}: no process found\n")
+
+
+def pkill(machine: Machine, words: list[str]) -> int:
+    return _end(machine, words, "")
+
+
+def _end(machine: Machine, words: list[str], nobody: str) -> int:
+    """End the machine's own pmxcfs or corosync; no other process is known, and none is touched."""
+    ended = False
+    for name in (word for word in words if not word.startswith("-")):
+        own = machine.read()
+        if name == "pmxcfs" and own.pve_cluster:
+            with exclusive(cluster_of(machine).document):
+                machine.unmount()
+            ended = True
+        elif name == "corosync" and own.corosync:
+            services.stop_corosync(machine)
+            ended = True
+        else:
+            sys.stderr.write(nobody.format(name=name))
+    return 0 if ended else 1
 
 
 PROGRAMS: dict[str, Callable[[Machine, list[str]], int]] = {
     "corosync-cfgtool": cfgtool,
     "corosync-quorumtool": quorumtool,
+    "ha-manager": ha_manager,
+    "killall": killall,
+    "pkill": pkill,
+    "pmxcfs": pmxcfs,
     "pvecm": pvecm.run,
     "systemctl": systemctl,
 }

@@ -1,6 +1,7 @@
 """The sub-commands of `pvecm` other than `add`, and what is refused before any of them starts."""
 
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from provd.simulator.cluster import keys
 from provd.simulator.cluster.cluster import Cluster
-from provd.simulator.cluster.locked import exclusive
+from provd.simulator.cluster.locked import exclusive, replace_file
 from provd.simulator.cluster.machine import Machine
 from provd.simulator.cluster.membership import (
     JOIN_API_VERSION,
@@ -23,6 +24,7 @@ from provd.simulator.cluster.membership import (
     lock_failure,
 )
 from provd.simulator.cluster.options import Call, Usage, parse
+from provd.simulator.cluster.services import cut_off
 from provd.simulator.cluster.status import Partition, cluster_information, membership, quorum_information
 
 DIED = 255  # Perl's die() where errno says nothing
@@ -126,21 +128,15 @@ def delnode(machine: Machine, cluster: Cluster, call: Call) -> int:
     if not victim.online:
         sys.stderr.write("Could not kill node (error = CS_ERR_NOT_EXIST)\n")
     elif victim.root:
-        kill_corosync(Path(victim.root))
+        cut_off(Machine(Path(victim.root)))
     return 0
-
-
-def kill_corosync(root: Path) -> None:
-    """What the others' request does on the machine that was just struck out."""
-    with Machine(root).edit() as machine:
-        machine.corosync = False
 
 
 def updatecerts(machine: Machine, cluster: Cluster, call: Call) -> int:
     me = machine.read()
     state = cluster.read()
     deadline = time.monotonic() + state.timings.quorum_wait
-    clustered = (machine.pve / "corosync.conf").exists()
+    clustered = (machine.pve / "corosync.conf").exists() and not me.local_mode
     while clustered and not (me.corosync and Partition(state, me.hostname).quorate):
         if time.monotonic() > deadline:
             return _die(
@@ -153,10 +149,13 @@ def updatecerts(machine: Machine, cluster: Cluster, call: Call) -> int:
         state = cluster.read()
     say = (lambda line: None) if call.flag("silent") else print
     say("(re)generate node files")
-    if call.flag("force"):
+    if call.flag("force") or not (machine.pve / "nodes" / me.hostname / "pve-ssl.pem").exists():
         from provd.simulator.cluster import certificates
 
         say("generate new node certificate")
+        if not (machine.pve / "pve-root-ca.pem").exists():
+            certificates.create_authority(machine.pve)
+            replace_file(machine.pve / "priv" / "authkey.key", secrets.token_bytes(32), 0o600)
         certificates.issue_leaf(machine.pve, me.hostname, me.ip)
     known_hosts = " and known hosts" if state.release.merges_known_hosts else ""
     say(f"merge authorized SSH keys{known_hosts}")

@@ -50,6 +50,7 @@ class Request:
     tasks: Tasks
     parameters: Mapping[str, str]
     arguments: Mapping[str, str]  # the named parts of the path
+    method: str = "GET"
 
     @property
     def state(self) -> ClusterState:

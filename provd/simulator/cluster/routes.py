@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from provd.simulator.cluster import api_access, api_config, api_status
+from provd.simulator.cluster import api_access, api_config, api_resources, api_status
 from provd.simulator.cluster.request import Request, Tasks, View
 from provd.simulator.cluster.tickets import ROOT, ApiError, Caller, authenticate, token_in
 
@@ -40,6 +40,14 @@ ROUTES = (
     route("GET", "/cluster/ha/status/current", "Sys.Audit", api_status.ha_current),
     route("GET", "/cluster/ha/status/manager_status", "Sys.Audit", api_status.ha_manager),
     route("GET", "/cluster/ha/resources", "Sys.Audit", api_status.ha_resources),
+    route("GET", "/cluster/ha/rules", "Sys.Audit", api_resources.rules),
+    route("PUT", "/cluster/ha/rules/{rule}", "Sys.Console", api_resources.change_rule),
+    route("DELETE", "/cluster/ha/rules/{rule}", "Sys.Console", api_resources.delete_rule),
+    route("GET", "/cluster/ha/groups", "Sys.Audit", api_resources.groups),
+    route("PUT", "/cluster/ha/groups/{group}", "Sys.Console", api_resources.change_group),
+    route("DELETE", "/cluster/ha/groups/{group}", "Sys.Console", api_resources.delete_group),
+    route("GET", "/cluster/ceph/metadata", "Sys.Audit", api_resources.ceph_metadata),
+    route("GET", "/storage", "any", api_resources.storages),
     route("GET", "/cluster/config", "Sys.Audit", api_config.index),
     route("POST", "/cluster/config", "root", api_config.create),
     route("GET", "/cluster/config/apiversion", "Sys.Audit", api_config.apiversion),
@@ -51,6 +59,7 @@ ROUTES = (
     route("POST", "/cluster/config/nodes/{node}", "root", api_config.add),
     route("DELETE", "/cluster/config/nodes/{node}", "root", api_config.delete),
     route("GET", "/nodes", "any", api_status.nodes),
+    route("GET", f"{NODE}/version", "any", api_status.version),
     route("GET", f"{NODE}/certificates/info", "any", api_status.certificate_info),
     route("GET", f"{NODE}/tasks/{{upid}}/status", "any", api_status.task_status),
     route("GET", f"{NODE}/tasks/{{upid}}/log", "any", api_status.task_log),
@@ -88,7 +97,12 @@ async def answer(
     if entry.pattern.pattern.startswith("/nodes/"):
         _check_way(view, arguments["node"])
     request = Request(
-        view=view, caller=caller, tasks=tasks, parameters=parameters, arguments=arguments.groupdict()
+        view=view,
+        caller=caller,
+        tasks=tasks,
+        parameters=parameters,
+        arguments=arguments.groupdict(),
+        method=method,
     )
     data = entry.answer(request)
     return await data if inspect.isawaitable(data) else data

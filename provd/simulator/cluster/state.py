@@ -25,12 +25,14 @@ class Profile:
     backup_may_fail: bool = True
     # pve-ha-manager of PVE 9.2 has one more line in its status.
     shows_fencing: bool = False
+    # PVE 9 has rules where releases before it had groups.
+    has_ha_rules: bool = True
 
 
 PROFILES = {
     "pve92": Profile(version="9.2.2", release="9.2", repoid="b9984c6d90a9f8b0", shows_fencing=True),
     "pve91": Profile(version="9.1.4", release="9.1", repoid="5ac30304265fbd8e"),
-    "pve84": Profile(version="8.4.14", release="8.4", repoid="b502d23c55afcba1"),
+    "pve84": Profile(version="8.4.14", release="8.4", repoid="b502d23c55afcba1", has_ha_rules=False),
     "old401": Profile(version="9.1.1", release="9.1", repoid="42db4a6cf33dac83", uniform_401=False),
     "pve81": Profile(
         version="8.1.4",
@@ -40,6 +42,7 @@ PROFILES = {
         uniform_401=False,
         merges_known_hosts=True,
         backup_may_fail=False,
+        has_ha_rules=False,
     ),
 }
 
@@ -72,6 +75,7 @@ class Timings:
     lock_wait: float = 0.3  # 10
     quorum_wait: float = 0.3  # 80, of `pvecm updatecerts`
     api_restart: float = 0.2  # 1 to 3, connections refused after a join
+    ha_move: float = 0.2  # some seconds to minutes, until HA services have left a node in maintenance
     cert_cache: float = 60.0  # 60, other members refuse to proxy to a changed certificate
     ticket_lifetime: float = 7200.0  # 7200
 
@@ -90,6 +94,7 @@ class ClusterNode:
     cert_changed_at: float = 0.0  # Unix time
     restarted_at: float = 0.0  # Unix time
     firewalled: bool = False
+    profile: str | None = None  # another release than the cluster's
 
     @property
     def ring0_addr(self) -> str:
@@ -120,6 +125,27 @@ class HaResource:
     sid: str  # "vm:100"
     node: str
     state: str = "started"
+    maintenance_node: str | None = None  # where it goes back to when that node's maintenance is over
+
+
+@define(kw_only=True)
+class HaRule:
+    """A rule of PVE 9; releases before it show those of type node-affinity as groups."""
+
+    rule: str
+    nodes: list[str] = Factory(list)  # "pve1", or "pve1:2" with a priority
+    resources: list[str] = Factory(list)
+    type: str = "node-affinity"  # or "resource-affinity", which names no nodes
+    strict: bool = False
+
+
+@define(kw_only=True)
+class Storage:
+    storage: str
+    type: str = "dir"
+    content: str = "images,rootdir"
+    nodes: list[str] = Factory(list)  # empty: on every node
+    shared: bool = False
 
 
 @define(kw_only=True)
@@ -139,6 +165,7 @@ class ClusterState:
     config_version: int = 1
     expected_votes: int = 1
     api_port: int = 0  # one port for all members, where Proxmox has 8006; 0 until the first one listens
+    ssh_port: int = 0  # likewise, where Proxmox has 22; 0 while no member listens
     nodes: dict[str, ClusterNode] = Factory(dict)
     lock_held_until: float | None = None  # Unix time
     tfa: str | None = None  # "totp" or "webauthn", on root@pam
@@ -147,6 +174,10 @@ class ClusterState:
     guests: list[Guest] = Factory(list)
     ha_resources: list[HaResource] = Factory(list)
     ha_maintenance: list[str] = Factory(list)
+    ha_moves_at: dict[str, float] = Factory(dict)  # node to Unix time, of moves that are still to come
+    ha_rules: list[HaRule] = Factory(list)
+    storages: list[Storage] = Factory(list)
+    ceph_nodes: list[str] = Factory(list)  # with a monitor and an OSD each; empty: no Ceph
     replication: list[ReplicationJob] = Factory(list)
     qdevice: dict[str, str] = Factory(dict)  # empty: none
     management: list[str] = Factory(list)  # addresses that a firewalled newcomer still lets in
@@ -183,21 +214,23 @@ class ClusterState:
 
     @classmethod
     def load(cls, document: dict[str, Any]) -> "ClusterState":
-        def each(kind: Any, key: str) -> Any:
-            items = document[key]
+        kinds: dict[str, Any] = {
+            "nodes": ClusterNode,
+            "tokens": Token,
+            "guests": Guest,
+            "ha_resources": HaResource,
+            "ha_rules": HaRule,
+            "replication": ReplicationJob,
+            "storages": Storage,
+        }
+
+        def each(key: str, items: Any) -> Any:
+            kind = kinds[key]
             if isinstance(items, dict):
                 return {name: kind(**item) for name, item in items.items()}
             return [kind(**item) for item in items]
 
+        values = {key: each(key, value) if key in kinds else value for key, value in document.items()}
         return cls(
-            **document
-            | {
-                "nodes": each(ClusterNode, "nodes"),
-                "tokens": each(Token, "tokens"),
-                "guests": each(Guest, "guests"),
-                "ha_resources": each(HaResource, "ha_resources"),
-                "replication": each(ReplicationJob, "replication"),
-                "faults": Faults(**document["faults"]),
-                "timings": Timings(**document["timings"]),
-            }
+            **values | {"faults": Faults(**document["faults"]), "timings": Timings(**document["timings"])}
         )

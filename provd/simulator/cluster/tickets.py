@@ -17,7 +17,10 @@ from attrs import frozen
 from provd.simulator.cluster.state import ClusterState
 
 ROOT = "root@pam"
-EVERYTHING = ("Datastore.Audit", "Permissions.Modify", "Sys.Audit", "Sys.Modify", "Sys.PowerMgmt", "VM.Audit")
+EVERYTHING = (
+    *("Datastore.Audit", "Permissions.Modify", "Sys.Audit", "Sys.Console", "Sys.Modify"),
+    *("Sys.PowerMgmt", "VM.Audit"),
+)
 TICKET = re.compile(r"(PVE:([^:]+):([0-9A-F]{8}))::(\S+)")
 
 

@@ -14,6 +14,9 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
+from provd.simulator.cluster import services
+from provd.simulator.cluster.machine import Machine as PveRoot
+from provd.simulator.cluster.machine import stop_pvecm
 from provd.simulator.machine import paramiko_server, sshd
 from provd.simulator.machine.processes import kill_process_tree
 from provd.simulator.machine.programs import POWER
@@ -35,6 +38,31 @@ class InstalledSystem:
         own = [str(self.root / "usr/local" / directory) for directory in ("sbin", "bin")]
         path = [*own, "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
         return {"PROVD_ROOT": str(self.root), "HOME": str(self.root / "root"), "PATH": os.pathsep.join(path)}
+
+    async def live(
+        self,
+        start_up: Callable[[trio.Nursery], Awaitable[None]],
+        *,
+        ssh_answers: Callable[[int], None],
+    ) -> str:
+        """Run it until somebody on it says `reboot` or `poweroff`, which is returned. Cancelled: no power.
+
+        `ssh_answers` is called with sshd's pid once it listens, and then `start_up` in a nursery for all that
+        lasts as long as the system.
+        """
+        machine = PveRoot(self.root)
+        services.boot(machine)
+        try:
+            async with self.open_power() as power, trio.open_nursery() as nursery:
+                ssh_answers(await nursery.start(self.serve_ssh))
+                nursery.start_soon(start_up, nursery)
+                word = (await power.receive_some(64)).decode().split()[0]
+                self.say(f"was told to {word}")
+                nursery.cancel_scope.cancel(reason=word)
+        finally:
+            stop_pvecm(self.root)
+            services.halt(machine)
+        return word
 
     async def serve_ssh(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Run an SSH server until cancelled; started with its pid, 0 for one within this process."""

@@ -8,7 +8,6 @@ or pulls the plug. What each of them does stands in a file of its own.
 import json
 import shutil
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from ipaddress import ip_address
@@ -22,7 +21,7 @@ from attrs import define, evolve, field
 from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
 from provd.simulator.cluster.machine import Machine as PveRoot
-from provd.simulator.cluster.machine import install_pve_tools, stop_pvecm
+from provd.simulator.cluster.machine import install_pve_tools
 from provd.simulator.machine import sshd
 from provd.simulator.machine.answer_rules import InstallOrder
 from provd.simulator.machine.faults import Faults
@@ -86,6 +85,8 @@ class Machine:
     before_pveproxy: Callable[[], Awaitable[None]] = _at_once
 
     phase: Phase = field(init=False, default=Phase.OFF)
+    boots: int = field(init=False, default=0)
+    """How often the firmware has started."""
     console: list[str] = field(init=False, factory=list)
     sshd_pid: int | None = field(init=False, default=None)
     shell_reason: str | None = field(init=False, default=None)
@@ -155,6 +156,7 @@ class Machine:
 
     async def _boot(self) -> bool:
         """One round from the firmware on; True to reboot, False when the machine switched itself off."""
+        self.boots += 1
         self._enter(Phase.FIRMWARE, "powers on and asks the network what to boot")
         await self._moment(1)
         boots = await network_boot(self.public_url, self.mac, self._hardware(), self.ip, self._say)
@@ -194,12 +196,7 @@ class Machine:
             raise _PowerLost
         await self._moment(4)
         machine_id, keys = await self._write_system(order, boots, first_boot)
-        boot = {
-            "ip": self._address(order),
-            "pins": dict(order.network.pins),
-            "bridged": order.network.nic.mac,
-        }
-        self._bootable.write_text(json.dumps(boot))
+        self.write_boot_loader(order)
         await self._report(installer, order, machine_id, keys)
         await self._moment(1)
         return order.reboot_mode == "reboot"
@@ -234,6 +231,15 @@ class Machine:
         update_grub = str(self.root / "usr/local/bin/update-grub")
         await trio.run_process([update_grub], stdin=DEVNULL)
         return machine_id, await make_host_keys(self.root / "etc/ssh", f"root@{order.hostname}")
+
+    def write_boot_loader(self, order: InstallOrder) -> None:
+        """The last thing that makes a disk bootable."""
+        boot = {
+            "ip": self._address(order),
+            "pins": dict(order.network.pins),
+            "bridged": order.network.nic.mac,
+        }
+        self._bootable.write_text(json.dumps(boot))
 
     def _address(self, order: InstallOrder) -> str:
         """Where the new system will answer: a static address counts only if it stays on this computer."""
@@ -277,22 +283,19 @@ class Machine:
             ssh_port=self.ssh_port,
             say=self._say,
         )
-        self._tell_cluster(online=True)
-        try:
-            async with system.open_power() as power, trio.open_nursery() as nursery:
-                self.sshd_pid = await nursery.start(system.serve_ssh)
-                self._enter(Phase.INSTALLED_SYSTEM, f"is up, SSH answers on {system.ip} port {self.ssh_port}")
-                await self._moment(1)
-                nursery.start_soon(self._start_up, system, nursery)
-                word = (await power.receive_some(64)).decode().split()[0]
-                self._say(f"was told to {word}")
-                nursery.cancel_scope.cancel(reason=word)
-        finally:
-            stop_pvecm(self.root)
-            self._tell_cluster(online=False)
-        return word == "reboot"
+        if not (cluster := Cluster.open(self.cluster_dir)).read().ssh_port:
+            with cluster.edit() as state:
+                state.ssh_port = self.ssh_port
+
+        def ssh_answers(pid: int) -> None:
+            self.sshd_pid = pid
+            self._enter(Phase.INSTALLED_SYSTEM, f"is up, SSH answers on {system.ip} port {self.ssh_port}")
+
+        return await system.live(partial(self._start_up, system), ssh_answers=ssh_answers) == "reboot"
 
     async def _start_up(self, system: InstalledSystem, nursery: trio.Nursery) -> None:
+        await self._moment(1)
+
         async def start_pveproxy() -> None:
             serve = partial(
                 serve_api, Cluster.open(self.cluster_dir), self._pve.read().hostname, root=self.root
@@ -312,16 +315,6 @@ class Machine:
     @property
     def _pve(self) -> PveRoot:
         return PveRoot(self.root)
-
-    def _tell_cluster(self, *, online: bool) -> None:
-        """A member's corosync comes and goes with the machine; a machine that never joined has none."""
-        with suppress(FileNotFoundError):
-            if not self._pve.read().joined:
-                return
-            with Cluster.open(self.cluster_dir).edit() as cluster:
-                for node in cluster.nodes.values():
-                    if node.root == str(self.root):
-                        node.online = online
 
     # --- small things ----------------------------------------------------------------------------
 
