@@ -82,12 +82,10 @@ class Leaving:
             return
         raise DeadlinePassed(f"HA did not move {left} away from {who.node} within an hour")
 
-    async def release(self, who: Leaver, departure: Departure, begin: Callable[[Change], None]) -> None:
+    async def release(self, who: Leaver, begin: Callable[[Change], None]) -> None:
         """Wait until the others can do without it; then `begin`, with the turn taken."""
 
         async def obstacle(away: frozenset[str]) -> str | None:
-            if departure.forced:
-                return None
             try:
                 cluster = await self._admin.look(who.password, beside=who.node)
             except LoginRefused:

@@ -94,7 +94,7 @@ class Rebuild:
         if departure.stage is Stage.ASKED:
             if departure.drain:
                 await self._leaving.drain(who)
-            await self._leaving.release(who, departure, lambda change: _arm(change, host, operation))
+            await self._leaving.release(who, lambda change: _arm(change, host, operation))
         if self._fleet.host(host.id).state is State.PXE_READY:
             await self._leaving.leave_running(who, departure)
 
