@@ -1,5 +1,8 @@
 """How a host's leaving for good begins: who it is in the cluster is looked up before anything is promised."""
 
+from contextlib import suppress
+
+from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import Host, HostId
 from provd.domain.operations import Kind, Operation, Wish
 from provd.domain.secrets import Secret
@@ -29,6 +32,14 @@ class Departing:
     def is_known_member(self, host: Host) -> bool:
         """Whether the cluster listed it when it was asked last; nobody is asked now."""
         return any(one.name.lower() == host.hostname.lower() for one in self._link.remembered())
+
+    async def wish(self, host: Host, password: Secret | None) -> Wish:
+        member = None
+        with suppress(ClusterFailed):
+            async with self._link.open(password, avoid={host.hostname}) as asked:
+                cluster = await see_cluster(asked)
+            member = cluster.node(host.hostname) if cluster is not None else None
+        return Wish(member=member, drain=self._drain)
 
     async def start(self, host_id: HostId, password: Secret | None, by: str) -> Operation:
         """Begin to take it out of cluster, inventory and provd. Raises `ClusterFailed`, `Conflict`."""

@@ -102,11 +102,11 @@ class Leaving:
 
     # --- out of the cluster ---
 
-    async def leave_running(self, who: Leaver, departure: Departure) -> None:
-        """Out of the cluster while the old system runs, and restart that. Without a way in: nothing."""
+    async def leave_running(self, who: Leaver, departure: Departure) -> bool:
+        """Out of the cluster while the old system runs, and restart that. False: there is no way in."""
         if self._admin.key is None or departure.keep_entry:
             await self._turns.end(who.operation)
-            return
+            return False
         try:
             async with self._old_system(who.node) as session:
                 await session.run(leave.disarm_command())
@@ -115,9 +115,11 @@ class Leaving:
                 await self._left(who)
                 await session.run(leave.restart_command())
                 await self._tell(who, f"{who.node} was restarted, to boot from the network")
+                return True
         except SshFailed as exc:
             await self._tell(who, f"{who.node} cannot be taken out of the cluster while it runs: {exc}")
             await self._turns.end(who.operation)
+            return False
 
     async def leave_when_off(self, who: Leaver, departure: Departure) -> None:
         """Out of the cluster once that sees it offline; returns at once when it is out."""

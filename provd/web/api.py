@@ -83,7 +83,8 @@ def blueprint(parts: Parts) -> Blueprint:
                 "cluster_password, or name a file in credentials.cluster_password_file",
                 "cluster_password",
             )
-        operation = await parts.operations.start(HostId(host_id), Kind.REBUILD, g.actor)
+        wish = await parts.departing.wish(parts.fleet.host(HostId(host_id)), password)
+        operation = await parts.operations.start(HostId(host_id), Kind.REBUILD, g.actor, wish)
         if password is not None:
             parts.passwords.give(operation.id, password)
         return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
