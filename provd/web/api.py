@@ -58,7 +58,7 @@ def blueprint(parts: Parts) -> Blueprint:
             password = bodies.parse_password(await bodies.received())
             operation = await parts.departing.start(host.id, password, g.actor)
             return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
-        if wish is None and parts.departing.is_known_member(host):
+        if wish is None and await parts.departing.is_member(host):
             raise Conflict(
                 f"{host.hostname} is a member of the cluster: say cluster=remove to take it out of there"
                 " and the inventory first, or cluster=keep to forget it here and leave it as it is"
