@@ -167,6 +167,7 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 turns=turns,
                 operations=operations,
                 departing=Departing(fleet, link, passwords, operations, drain=config.proxmox.drain),
+                entering=entering,
                 passwords=passwords,
                 cluster_link=link,
                 cluster_watch=ClusterWatch(config.proxmox, config.ssh, cluster, link, member_keys, fleet),

@@ -42,11 +42,14 @@ class Departing:
             return await self._member(host, None) is not None
         return any(one.name.lower() == host.hostname.lower() for one in self._link.remembered())
 
-    async def wish(self, host: Host, password: Secret | None) -> Wish:
+    async def wish(
+        self, host: Host, password: Secret | None, *, drain: bool | None, keep_entry: bool
+    ) -> Wish:
         member = None
         with suppress(ClusterFailed):
             member = await self._member(host, password)
-        return Wish(member=member, drain=self._drain)
+        drain = self._drain if drain is None else drain
+        return Wish(member=member, drain=drain, keep_entry=keep_entry)
 
     async def start(self, host_id: HostId, password: Secret | None, by: str) -> Operation:
         """Begin to take it out of cluster, inventory and provd. Raises `ClusterFailed`, `Conflict`."""

@@ -118,6 +118,10 @@ class Entering:
     def joins(self, host: Host) -> bool:
         return self._config.proxmox.existing_node is not None and host.options.cluster is not Membership.NONE
 
+    def needs_password(self, host: Host) -> bool:
+        """Whether somebody has to give the cluster root's password, and neither it nor a key is at hand."""
+        return self.joins(host) and self._passwords.standing is None and self._admin.key is None
+
     async def credential(self, operation: Operation) -> Secret | None:
         """Root's password on the cluster; None where provd's own key there does as well."""
         password = self._passwords.of(operation.id)

@@ -76,14 +76,15 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.post("/hosts/<id:host_id>/rebuild")
     async def rebuild_host(host_id: int) -> Response:
-        password = bodies.parse_password(await bodies.received())
-        if password is None and parts.passwords.standing is None:
+        body = bodies.parse_rebuild(await bodies.received())
+        host, password = parts.fleet.host(HostId(host_id)), body.password
+        if parts.entering.needs_password(host) and password is None:
             raise Invalid(
                 "the root password of a cluster member is needed to join: give it as "
                 "cluster_password, or name a file in credentials.cluster_password_file",
                 "cluster_password",
             )
-        wish = await parts.departing.wish(parts.fleet.host(HostId(host_id)), password)
+        wish = await parts.departing.wish(host, password, drain=body.drain, keep_entry=body.keep_entry)
         operation = await parts.operations.start(HostId(host_id), Kind.REBUILD, g.actor, wish)
         if password is not None:
             parts.passwords.give(operation.id, password)

@@ -12,6 +12,7 @@ from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
+from provd.orchestrator.entering import Entering
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.front_desk import FrontDesk
 from provd.orchestrator.image_jobs import ImageJobs
@@ -40,6 +41,7 @@ class Parts:
     turns: Turns
     operations: Operations
     departing: Departing
+    entering: Entering
     passwords: ClusterPasswords
     cluster_link: ClusterLink
     cluster_watch: ClusterWatch
