@@ -58,8 +58,8 @@ from provd.proxmox.mode_file import build_mode_file
 from provd.remote.inventory import unregister
 from provd.remote.keys import Seal, load_master_key
 from provd.server_types import ServerTypeBook
-from provd.store import activity
-from provd.store.database import now, open_store
+from provd.store import activity, retries
+from provd.store.database import Db, now, open_store
 from provd.store.images import Image
 from provd.web import access, image_server, server
 from provd.web.app import create_app
@@ -97,7 +97,7 @@ async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
             log.info("listening on %s; open %s", config.server.listen, config.server.public_url)
 
             services.start_soon(systemd.feed_watchdog, systemd.watchdog_interval(environ))
-            services.start_soon(forget_old_activity, parts)
+            services.start_soon(forget_what_is_over, parts)
             systemd.notify("READY=1")
     log.info("stopped; what was going on will be taken up at the next start")
 
@@ -261,10 +261,16 @@ async def deliver_to_inventory(parts: Parts, environ: Mapping[str, str]) -> None
         await outbox.serve(parts.fleet, section, token, client)
 
 
-async def forget_old_activity(parts: Parts) -> None:
+async def forget_what_is_over(parts: Parts) -> None:
+    """Old history, and keys of failed joins that their hosts do not honour any more."""
+
+    def forget(db: Db) -> None:
+        activity.prune(db, now())
+        retries.forget_expired(db, now())
+
     while True:
-        await parts.store.write(lambda db: activity.prune(db, now()))
-        await trio.sleep(24 * 3600)
+        await parts.store.write(forget)
+        await trio.sleep(3600)
 
 
 async def stop_on_signal(
