@@ -22,18 +22,19 @@ TABLES = ("hosts", "operations", "images", "activity", "registrations", "sightin
 CONTENT = """
 INSERT INTO hosts VALUES
     (4, 'nuc4', '02:00:00:00:00:04', 'nuc', '{}', 'installing', :at, :at, NULL, NULL, '[]', 16384),
-    (5, 'nuc5', '02:00:00:00:00:05', 'nuc', '{}', 'ready', :at, :at, '192.0.2.5', 'dmi-5', '["ssh-rsa AAAA"]', NULL);
+    (5, 'nuc5', '02:00:00:00:00:05', 'nuc', '{}', 'ready', :at, :at, '192.0.2.5', 'dmi-5', '["ssh A"]', 1);
 INSERT INTO operations (id, host_id, hostname, kind, started_by, started_at, outcome, detail, finished_at)
 VALUES (10, 5, 'nuc5', 'rebuild', 'somebody', :at, 'done', '', :at),
        (11, NULL, 'gone', 'rebuild', 'somebody', :at, 'failed', 'it is gone', :at);
 INSERT INTO operations
-VALUES (17, 4, 'nuc4', 'rebuild', 'somebody', :at, NULL, '', NULL, 'ssh-ed25519 AAAA', x'00ff', x'01', x'02', :at,
-        '192.0.2.9 x', 3, '02:00:00:00:00:04', 1);
+VALUES (17, 4, 'nuc4', 'rebuild', 'somebody', :at, NULL, '', NULL, 'ssh-ed25519 AAAA', x'00ff', x'01', x'02',
+        :at, '192.0.2.9 x', 3, '02:00:00:00:00:04', 1);
 INSERT INTO images VALUES
     (1, 'proxmox-ve_9.2-1', 'pve', '9.2-1', printf('%064d', 1), 7, 8, printf('%064d', 2), :at, 1);
 INSERT INTO activity (at, event, level, message, host_id, hostname, operation_id)
 VALUES (:at, 'host.answer_sent', 'info', 'on the way', 4, 'nuc4', 17);
-INSERT INTO registrations VALUES (5, 'dmi-5', 'nuc5', '192.0.2.5', '02:00:00:00:00:05', 'small', 10, 2, :at, 'no');
+INSERT INTO registrations
+VALUES (5, 'dmi-5', 'nuc5', '192.0.2.5', '02:00:00:00:00:05', 'small', 10, 2, :at, 'no');
 INSERT INTO sightings VALUES ('02:00:00:00:00:06', '192.0.2.6', 'dhcp', :at, :at, 1);
 """
 
@@ -88,7 +89,8 @@ def test_its_end_frees_all_locks_and_wipes_its_secrets(db: Db) -> None:
     assert departures.take_turn(db, operation, NOW)
     operations.close(db, operation, Outcome.FAILED, "no", NOW)
     assert operations.locks(db) == {}
-    assert operations.key(db, operation) is operations.token_hash(db, operation) is None
+    assert operations.key(db, operation) is None
+    assert operations.token_hash(db, operation) is None
     assert operations.answer(db, operation) is None
     assert operations.image_of(db, operation) == 1
 
