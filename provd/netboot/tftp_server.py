@@ -15,11 +15,12 @@ from attrs import define, field, frozen
 
 from provd.domain.documents import one_line
 from provd.domain.errors import BadPacket
+from provd.netboot.tftp_blocks import netascii
 from provd.netboot.tftp_options import Bounds, negotiate
 from provd.netboot.tftp_packet import ErrorCode, Request, build_error, parse_request
 from provd.netboot.tftp_pump import Pump
 from provd.netboot.tftp_socket import open_socket
-from provd.netboot.tftp_transfer import Outcome, Read, Transfer, netascii, run_transfer
+from provd.netboot.tftp_transfer import Outcome, Read, Transfer, run_transfer
 from provd.netboot.udp import Datagram, open_udp, receive
 
 log = logging.getLogger(__name__)
