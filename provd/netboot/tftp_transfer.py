@@ -142,6 +142,11 @@ class Transfer:
         return self._sent_at + min(longest, patience * (1 << self._backoff))
 
     @property
+    def answered(self) -> bool:
+        """Somebody is there, and has acknowledged the OACK or a block."""
+        return self._acknowledged > 0 or bool(self.oack and self._sent)
+
+    @property
     def stalled(self) -> bool:
         """The client had begun to read, and does not answer any more."""
         return self._acknowledged > 0 and self._repeats > 0
