@@ -2,8 +2,8 @@
 
 provd wins against dnsmasq. Why, their clients' sources tell. UEFI (EDK2, PxeBcDhcp4.c) takes an offer with
 discovery control 8, which is provd's, before one whose sender wants to be asked on port 4011, which is
-dnsmasq's. iPXE (dhcp.c), in a ROM or started by UEFI, takes the offer with the highest priority in option 175,
-where provd has one and dnsmasq none. Against a proxy that sends what provd sends, such as another provd,
+dnsmasq's. iPXE (dhcp.c), in a ROM or started by UEFI, takes the offer with the highest priority in option
+175, where provd has one and dnsmasq none. Against a proxy that sends what provd sends, such as another provd,
 neither rule helps.
 """
 
