@@ -98,7 +98,7 @@ def judge_proxy(server: Server, proxies: Sequence[Offer], own: Collection[IPv4Ad
         return ok(CHECK, f"this machine, {name_of(server)}, {what}")
     return problem(
         CHECK,
-        f"{name_of(server)} {what}; which of the two a machine boots from is up to its firmware",
+        f"{name_of(server)} {what}; a machine boots from whichever of the two answers first",
         "Switch off network boot there (dnsmasq: its dhcp-range=…,proxy; also FOG, WDS, netboot.xyz, "
         "another provd), or keep it on another network.",
     )
