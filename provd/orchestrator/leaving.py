@@ -330,17 +330,27 @@ def why_not_without(
     others = cluster.struck(node).nodes
     missing = [other.name for other in others if not other.online]
     if not others:
-        return f"{node} is the only member of its cluster"
+        return f"{node} is the only member of its cluster: give it another one first"
     if not cluster.quorate:
-        return f"the cluster has no quorum (offline: {', '.join(missing) or 'none'})"
+        return f"the cluster has no quorum: bring {', '.join(missing) or 'its members'} back"
     if cluster.spare_votes({node, *away}) >= 0:
         return None
     # Nobody else is missing: the others are told to do without this vote in the moment it goes.
-    if can_lower_expected and not missing and not away:
+    unneeded = not missing and not away and cluster.struck(node).spare_votes() >= 0
+    if can_lower_expected and unneeded:
         return None
-    rest = cluster.votes_without({node, *away})
-    gone = f", {', '.join(sorted(away))} being away" if away else ""
+    ways_out = []
+    if missing:
+        ways_out.append(f"bring {', '.join(missing)} back")
+    if gone := sorted(away - {node}):
+        ways_out.append(f"{', '.join(gone)} must be struck out or back first")
+    if cluster.qdevice_votes and not cluster.qdevice_online:
+        ways_out.append("bring the QDevice back")
+    if unneeded:
+        ways_out.append(
+            "set credentials.cluster_ssh_key_file, for the others to be told to do without its vote"
+        )
     return (
-        f"without {node} the cluster would have {rest} of {cluster.expected_votes} votes and no quorum{gone}"
-        + (f"; offline: {', '.join(missing)}" if missing else "")
+        f"without {node} the cluster would have {cluster.votes_without({node, *away})} of "
+        f"{cluster.expected_votes} votes and no quorum: {'; '.join(ways_out) or 'give the others more votes'}"
     )
