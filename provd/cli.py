@@ -11,8 +11,9 @@ from pathlib import Path
 
 import trio
 
-from provd import __version__, daemon, doctor_cli, images_cli, journal
+from provd import __version__, cluster_cli, daemon, doctor_cli, images_cli, journal
 from provd.config import Config, describe, load_config, read_credential
+from provd.credentials import credentials_dir, read_cluster_credentials
 from provd.domain.errors import ConfigError, ProvdError, Refused, leaves_of
 from provd.server_types import load_server_types
 from provd.store.database import Store, open_store
@@ -60,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add(actions.add_parser("list", help="who has a token, and when it was used last"), list_tokens)
     doctor_cli.add_commands(commands, add)
     images_cli.add_commands(commands, add, open_state)
+    cluster_cli.add_commands(commands, add, open_state)
     add(actions.add_parser("revoke", help="refuse a token from now on"), revoke_token, "name")
     return top
 
@@ -80,8 +82,8 @@ def serve(config: Config, _: argparse.Namespace) -> None:
 
 
 def check_config(config: Config, _: argparse.Namespace) -> None:
-    credentials = daemon.credentials_dir(os.environ)
-    read_credential(config.credentials.cluster_password_file, "cluster-password", credentials)
+    credentials = credentials_dir(os.environ)
+    read_cluster_credentials(config.credentials, credentials)
     read_credential(config.credentials.infrastructure_token_file, "infrastructure-token", credentials)
     types = load_server_types(config.paths.server_types)
     print(describe(config))

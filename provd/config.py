@@ -284,12 +284,14 @@ def image_url(server: ServerSection) -> str:
     return f"http://{shown}:{server.image_listen.rpartition(':')[2]}"
 
 
-def read_credential(file: Path | None, name: str, credentials_dir: Path | None) -> Secret | None:
+def read_credential(
+    file: Path | None, name: str, credentials_dir: Path | None, *, lines: bool = False
+) -> Secret | None:
     """The secret in `file`, else systemd's credential of that name, else None.
 
     One trailing line break is not part of it. Raises `ConfigError` for a file that is named and
-    missing, and for any that is unreadable, empty, of more than one line, or, unless systemd made it,
-    open to others than its owner.
+    missing, and for any that is unreadable, empty, of more than one line unless it may have `lines`,
+    or, unless systemd made it, open to others than its owner.
     """
     explicit = file is not None
     if file is None:
@@ -303,8 +305,9 @@ def read_credential(file: Path | None, name: str, credentials_dir: Path | None) 
     except (OSError, ValueError) as exc:
         raise ConfigError(f"{file}: the {name} in it cannot be read: {why(exc)}") from exc
     content = content.removesuffix("\n").removesuffix("\r")
-    if not content or not content.isprintable():
-        raise ConfigError(f"{file}: the {name} in it must be one line of printable text")
+    printable = all(line.isprintable() for line in content.splitlines()) if lines else content.isprintable()
+    if not content or not printable:
+        raise ConfigError(f"{file}: the {name} in it must be {'' if lines else 'one line of '}printable text")
     return Secret(content)
 
 

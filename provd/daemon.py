@@ -17,34 +17,49 @@ from pathlib import Path
 import trio
 
 from provd import network_boot, systemd
+from provd.cluster_watch import ClusterWatch
 from provd.config import Config, read_credential
+from provd.credentials import credentials_dir, read_cluster_credentials
 from provd.doctor.doctor import Doctor
 from provd.doctor.storage import KnownImage
 from provd.domain.activity import Level, News
 from provd.domain.errors import ConfigError
+from provd.domain.hosts import Host
+from provd.domain.operations import Kind
 from provd.domain.secrets import Secret
 from provd.http_client import open_client
 from provd.orchestrator import outbox
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
+from provd.orchestrator.cluster_admin import ClusterAdmin
+from provd.orchestrator.cluster_link import ClusterLink
+from provd.orchestrator.decommission import Decommission
+from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
+from provd.orchestrator.entering import Entering
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.front_desk import FrontDesk
 from provd.orchestrator.image_jobs import open_image_jobs
 from provd.orchestrator.images import ImageLibrary
 from provd.orchestrator.installers import Installers
-from provd.orchestrator.operations import open_operations
+from provd.orchestrator.leaving import Leaving
+from provd.orchestrator.member_keys import MemberKeys
+from provd.orchestrator.operations import Story, open_operations
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.orchestrator.rebuild import Rebuild
+from provd.orchestrator.rejoin import Rejoin
 from provd.orchestrator.trail import Trail
+from provd.orchestrator.turns import Turns
+from provd.orchestrator.waits import Waits
 from provd.orchestrator.waking import Waker
 from provd.proxmox.installer_files import INITRD, ISO, KERNEL
 from provd.proxmox.mode_file import build_mode_file
+from provd.remote.inventory import unregister
 from provd.remote.keys import Seal, load_master_key
 from provd.server_types import ServerTypeBook
-from provd.store import activity
-from provd.store.database import now, open_store
+from provd.store import activity, retries
+from provd.store.database import Db, now, open_store
 from provd.store.images import Image
 from provd.web import access, image_server, server
 from provd.web.app import create_app
@@ -77,11 +92,12 @@ async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
                 await services.start(network_boot.serve, config, parts.boot, parts.front_desk)
             parts.operations.resume()
             services.start_soon(deliver_to_inventory, parts, environ)
+            services.start_soon(parts.cluster_watch.serve)
             await services.start(server.serve, create_app(parts), [socket])
             log.info("listening on %s; open %s", config.server.listen, config.server.public_url)
 
             services.start_soon(systemd.feed_watchdog, systemd.watchdog_interval(environ))
-            services.start_soon(forget_old_activity, parts)
+            services.start_soon(forget_what_is_over, parts)
             systemd.notify("READY=1")
     log.info("stopped; what was going on will be taken up at the next start")
 
@@ -106,15 +122,26 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
     credentials = credentials_dir(environ)
     book = ServerTypeBook(config.paths.server_types)
     boot = network_boot.open_network_boot(config)
-    password = read_credential(config.credentials.cluster_password_file, "cluster-password", credentials)
+    cluster = read_cluster_credentials(config.credentials, credentials)
     with open_store(database_path(config)) as store:
         key = load_master_key(config.paths.state_dir, credentials)
         seal = Seal(key)
         bell = Bell()
         fleet = Fleet(store, bell)
-        passwords = ClusterPasswords(password, bell)
+        passwords = ClusterPasswords(cluster.password, bell)
+        link = ClusterLink(config.proxmox, store, fleet, cluster.token, cluster.password)
         waker = Waker(fleet, boot.lan)
-        rebuild = Rebuild(config, book, fleet, seal, passwords, waker)
+        waits, turns = Waits(config, book, fleet), Turns(fleet)
+        member_keys = MemberKeys(fleet, config.ssh.port)
+        admin = ClusterAdmin(link, member_keys, config.ssh, cluster.key)
+        leaving = Leaving(fleet, turns, admin)
+        entering = Entering(config, fleet, seal, passwords, turns, admin, leaving, waits)
+        unlist = partial(take_out_of_inventory, config, environ)
+        stories: dict[Kind, Story] = {
+            Kind.REBUILD: Rebuild(config, fleet, seal, waker, waits, leaving, entering),
+            Kind.REJOIN: Rejoin(fleet, entering, waits),
+            Kind.DECOMMISSION: Decommission(fleet, leaving, entering, unlist),
+        }
         installers = Installers(config, fleet, key, partial(mode_file_of, config))
         trail = Trail(
             fleet,
@@ -127,7 +154,7 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
         downloads = Downloads(partial(network_boot.tell_download, fleet, trail.heard))
         async with (
             open_image_jobs(config, fleet) as image_jobs,
-            open_operations(fleet, rebuild) as operations,
+            open_operations(fleet, stories) as operations,
         ):
             yield Parts(
                 config=config,
@@ -136,9 +163,16 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 bell=bell,
                 fleet=fleet,
                 enrolment=Enrolment(config, book, fleet),
-                rebuild=rebuild,
+                waits=waits,
+                turns=turns,
                 operations=operations,
+                departing=Departing(fleet, link, passwords, operations, drain=config.proxmox.drain),
+                entering=entering,
                 passwords=passwords,
+                cluster_link=link,
+                cluster_watch=ClusterWatch(config.proxmox, config.ssh, cluster, link, member_keys, fleet),
+                cluster_token=cluster.token,
+                cluster_key=cluster.key,
                 desk=BootDesk(config, book, fleet, operations, seal, installers, trail.heard),
                 boot=boot,
                 front_desk=FrontDesk(store, config.pxe.unknown, trail.heard),
@@ -202,6 +236,18 @@ async def tell_of_types(parts: Parts) -> None:
     await parts.fleet.note(news)
 
 
+async def take_out_of_inventory(config: Config, environ: Mapping[str, str], host: Host) -> str:
+    section = config.infrastructure
+    if not section.base_url:
+        return "there is no inventory to take it out of"
+    token = read_credential(
+        config.credentials.infrastructure_token_file, "infrastructure-token", credentials_dir(environ)
+    )
+    async with open_client() as client:
+        await unregister(client, section.base_url, token, host.hardware_id or f"mac-{host.mac}")
+    return f"{host.hostname} is not in the inventory any more"
+
+
 async def deliver_to_inventory(parts: Parts, environ: Mapping[str, str]) -> None:
     section = parts.config.infrastructure
     if not section.base_url:
@@ -215,10 +261,16 @@ async def deliver_to_inventory(parts: Parts, environ: Mapping[str, str]) -> None
         await outbox.serve(parts.fleet, section, token, client)
 
 
-async def forget_old_activity(parts: Parts) -> None:
+async def forget_what_is_over(parts: Parts) -> None:
+    """Old history, and keys of failed joins that their hosts do not honour any more."""
+
+    def forget(db: Db) -> None:
+        activity.prune(db, now())
+        retries.forget_expired(db, now())
+
     while True:
-        await parts.store.write(lambda db: activity.prune(db, now()))
-        await trio.sleep(24 * 3600)
+        await parts.store.write(forget)
+        await trio.sleep(3600)
 
 
 async def stop_on_signal(
@@ -243,9 +295,3 @@ async def stop_on_signal(
 
 def database_path(config: Config) -> Path:
     return config.paths.state_dir / "provd.db"
-
-
-def credentials_dir(environ: Mapping[str, str]) -> Path | None:
-    """Where systemd puts what LoadCredential= names."""
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    return Path(directory) if directory else None

@@ -113,7 +113,7 @@ def test_the_unit_is_closed(tmp_path: Path) -> None:
 def test_the_commented_lines_of_the_unit_are_understood(tmp_path: Path) -> None:
     """Whoever takes the # away gets directives that systemd knows."""
     text = re.sub(r"^#(?=[A-Z][A-Za-z]+=)", "", UNIT.read_text(), flags=re.MULTILINE)
-    assert text.count("\nLoadCredential=") == 3
+    assert text.count("\nLoadCredential=") == 5
     copy = tmp_path / "provd.service"
     copy.write_text(text.replace("/usr/local/bin/provd", "/bin/true"))
     result = subprocess.run(

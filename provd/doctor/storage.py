@@ -2,11 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
 
 from provd.config import CredentialsSection, read_credential
+from provd.credentials import read_key, read_token
 from provd.doctor.findings import Finding, ok, problem, skipped, warning
 from provd.domain.errors import ConfigError
 
@@ -85,12 +87,30 @@ def unfit(file: Path, size: int | None) -> str:
 
 
 def look_at_credentials(section: CredentialsSection, credentials_dir: Path | None) -> Iterator[Finding]:
-    for file, name, without in (
-        (section.cluster_password_file, "cluster-password", "it is asked for at each rebuild"),
-        (section.infrastructure_token_file, "infrastructure-token", "the inventory is told without one"),
+    for read, name, without in (
+        (
+            partial(read_credential, section.cluster_password_file, "cluster-password"),
+            "cluster-password",
+            "it is asked for at each rebuild",
+        ),
+        (
+            partial(read_token, section),
+            "cluster-token",
+            "the cluster is looked at with root's password only",
+        ),
+        (
+            partial(read_key, section),
+            "cluster-ssh-key",
+            "what takes a shell on a member is left to you",
+        ),
+        (
+            partial(read_credential, section.infrastructure_token_file, "infrastructure-token"),
+            "infrastructure-token",
+            "the inventory is told without one",
+        ),
     ):
         try:
-            secret = read_credential(file, name, credentials_dir)
+            secret = read(credentials_dir)
         except ConfigError as exc:
             yield problem(
                 "credentials", str(exc), f"chmod 600, chown to provd's user, or remove its key: {name}"

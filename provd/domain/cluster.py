@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from provd.domain.hosts import IPAddress
 
@@ -37,6 +37,8 @@ class Cluster:
     """As the asked member sees it."""
     nodes: tuple[Node, ...]
     qdevice_votes: int = 0
+    qdevice_online: bool = True
+    """Whether its votes are there; they are expected in any case."""
 
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name.lower() == name.lower()), None)
@@ -54,7 +56,7 @@ class Cluster:
         """The votes that are there when the nodes in `away` are not."""
         gone = {name.lower() for name in away}
         there = (node.votes for node in self.nodes if node.online and node.name.lower() not in gone)
-        return sum(there) + self.qdevice_votes
+        return sum(there) + (self.qdevice_votes if self.qdevice_online else 0)
 
     def spare_votes(self, away: Collection[str] = ()) -> int:
         """How many more votes may go before quorum is lost; negative: it is lost."""
@@ -109,6 +111,14 @@ class HaRule:
     kind: str
     """`rule` or `group`."""
     nodes: tuple[str, ...]
+    written: str = field(default="", eq=False)
+    """`nodes` as the cluster has them: with priorities, `pve1:2,pve2`."""
+
+    def written_without(self, node: str) -> str:
+        entries = (entry.strip() for entry in self.written.split(","))
+        return ",".join(
+            entry for entry in entries if entry and entry.partition(":")[0].lower() != node.lower()
+        )
 
 
 @frozen(kw_only=True)

@@ -39,6 +39,7 @@ class Fact(StrEnum):
     PHONED_HOME = "phoned_home"
 
     REBUILD_STARTED = "rebuild_started"
+    REJOIN_STARTED = "rejoin_started"
     JOIN_STARTED = "join_started"
     COMPLETED = "completed"
     BROKEN_OFF = "broken_off"
@@ -58,6 +59,8 @@ TRANSITIONS: Mapping[tuple[State, Fact], State] = {
     (S.REGISTERED, F.REBUILD_STARTED): S.PXE_READY,
     (S.READY, F.REBUILD_STARTED): S.PXE_READY,
     (S.FAILED, F.REBUILD_STARTED): S.PXE_READY,
+    # A join that failed left an installed system, which is not wiped to try again.
+    (S.FAILED, F.REJOIN_STARTED): S.FIRST_BOOT,
     #
     (S.PXE_READY, F.SCRIPT_FETCHED): S.PXE_BOOTED,
     (S.PXE_BOOTED, F.ANSWER_SENT): S.INSTALLING,
@@ -67,6 +70,8 @@ TRANSITIONS: Mapping[tuple[State, Fact], State] = {
     (S.INSTALLING, F.PHONED_HOME): S.FIRST_BOOT,
     (S.INSTALLED, F.PHONED_HOME): S.FIRST_BOOT,
     (S.FIRST_BOOT, F.JOIN_STARTED): S.JOINING,
+    # A host that stands alone is ready as it is.
+    (S.FIRST_BOOT, F.COMPLETED): S.READY,
     (S.JOINING, F.COMPLETED): S.READY,
     #
     (S.PXE_READY, F.BROKEN_OFF): S.FAILED,
@@ -83,10 +88,10 @@ IGNORED: Mapping[State, frozenset[Fact]] = {
     S.PXE_BOOTED: frozenset(Fact) - {F.ANSWER_SENT, F.BROKEN_OFF},
     S.INSTALLING: frozenset(Fact) - {F.INSTALL_REPORTED, F.PHONED_HOME, F.BROKEN_OFF},
     S.INSTALLED: frozenset(Fact) - {F.PHONED_HOME, F.BROKEN_OFF},
-    S.FIRST_BOOT: frozenset(Fact) - {F.JOIN_STARTED, F.BROKEN_OFF},
+    S.FIRST_BOOT: frozenset(Fact) - {F.JOIN_STARTED, F.COMPLETED, F.BROKEN_OFF},
     S.JOINING: frozenset(Fact) - {F.COMPLETED, F.BROKEN_OFF},
     S.READY: frozenset(Fact) - {F.REBUILD_STARTED},
-    S.FAILED: frozenset(Fact) - {F.REBUILD_STARTED},
+    S.FAILED: frozenset(Fact) - {F.REBUILD_STARTED, F.REJOIN_STARTED},
 }
 
 BOOTS: Mapping[State, Boots] = {
@@ -102,7 +107,8 @@ BOOTS: Mapping[State, Boots] = {
 }
 
 SETTLED: frozenset[State] = frozenset({S.REGISTERED, S.READY, S.FAILED})
-"""Nobody is working on a host in one of these; in every other state exactly one operation is."""
+"""In every other state exactly one operation has the host. In one of these it has one only while that has not
+changed anything yet: a member waits for its turn to leave the cluster, and works as it did."""
 
 ROAD: tuple[State, ...] = (
     S.PXE_READY,

@@ -5,11 +5,66 @@ from enum import StrEnum
 
 from attrs import frozen
 
+from provd.domain.cluster import Node
 from provd.domain.hosts import HostId, OperationId
 
 
 class Kind(StrEnum):
     REBUILD = "rebuild"
+    REJOIN = "rejoin"
+    """The end of a rebuild once more: its join failed, and the installed system is still there."""
+    DECOMMISSION = "decommission"
+    """Out of the cluster and out of provd; the machine's disks are left alone."""
+
+
+@frozen(kw_only=True)
+class Wish:
+    """What was asked for beside the operation itself, and what was known of the host when it was."""
+
+    member: Node | None = None
+    """The host as the cluster lists it; None: it does not, or nobody could be asked."""
+    drain: bool = False
+    """Into HA maintenance before it leaves."""
+    keep_entry: bool = False
+    """Not to be struck out: it joins again under its old entry (`pvecm add --force`)."""
+    overridden: tuple[str, ...] = ()
+    """The checks of the rehearsal that said no, and were overridden by who asked."""
+
+
+class Stage(StrEnum):
+    """How far a member is on its way out of the cluster."""
+
+    ASKED = "asked"
+    """It works as it did."""
+    RELEASED = "released"
+    """It may go away at any moment; its votes are not counted on."""
+    LEFT = "left"
+    """It was struck out."""
+
+
+@frozen(kw_only=True)
+class Departure:
+    """A member that an operation takes out of its cluster, as the database keeps it."""
+
+    node: str
+    nodeid: int
+    votes: int
+    drain: bool
+    keep_entry: bool
+    """It joins again under its entry, which is not struck out."""
+    stage: Stage
+
+    @classmethod
+    def of(cls, member: Node, wish: Wish) -> "Departure":
+        """At its beginning."""
+        return cls(
+            node=member.name,
+            nodeid=member.nodeid,
+            votes=member.votes,
+            drain=wish.drain,
+            keep_entry=wish.keep_entry,
+            stage=Stage.ASKED,
+        )
 
 
 class Outcome(StrEnum):

@@ -32,6 +32,7 @@ from provd.orchestrator.operations import Operations
 from provd.orchestrator.planning import make_plan
 from provd.orchestrator.quiet import Quiet
 from provd.proxmox.answer import build_answer, management_mac
+from provd.proxmox.answer_schema import misfits
 from provd.proxmox.first_boot import build_first_boot_script
 from provd.proxmox.reports import (
     SystemInfo,
@@ -41,7 +42,7 @@ from provd.proxmox.reports import (
 )
 from provd.remote.keys import Seal
 from provd.server_types import ServerType, ServerTypeBook
-from provd.store import hosts, operations
+from provd.store import hardware, hosts, operations
 from provd.store.database import Db, now
 
 RESEND_FOR = timedelta(minutes=2)
@@ -171,7 +172,9 @@ class BootDesk:
                 boot_mac=host.mac,
                 webhook_url=self._machine_url(host, "installed", token),
                 first_boot_url=self._machine_url(host, "first-boot-script", token),
-            ).encode()
+            )
+            if wrong := misfits(answer, machine.release):
+                raise CannotInstall(f"the answer does not fit its installer: {'; '.join(wrong)}")
         except (CannotInstall, Invalid) as exc:
             unfit = exc
         if unfit is not None:
@@ -188,10 +191,11 @@ class BootDesk:
                 Fact.ANSWER_SENT,
                 f"answer sent to {asker.split()[0]}: {describe_machine(machine)}",
             )
+            hardware.keep(change.db, host.id, machine.hardware, change.at)
             operations.keep_answer(
                 change.db,
                 operation.id,
-                sealed=self._seal.seal(answer, _answer_context(operation)),
+                sealed=self._seal.seal(answer.encode(), _answer_context(operation)),
                 token_hash=token.digest(),
                 to=asker,
                 management_mac=nic,
@@ -200,7 +204,7 @@ class BootDesk:
 
         await self._fleet.change(disarm)
         self._tell(host, Hop.ANSWER, "the installer fetched its answer", asker.split()[0])
-        return answer
+        return answer.encode()
 
     async def _answer_again(self, party: _Party, asker: str) -> bytes:
         """The same bytes to the same machine, a few times, soon: a response was lost on its way."""
@@ -253,6 +257,7 @@ class BootDesk:
             )
             if before is not host.state:
                 hosts.set_host_keys(change.db, host_id, report.host_keys)
+                hardware.keep_disks(change.db, host_id, report.disks, change.at)
             return host
 
         host = await self._fleet.change(write)

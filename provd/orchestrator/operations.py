@@ -27,8 +27,8 @@ from attrs import define, field
 from provd.domain.activity import Level, News
 from provd.domain.errors import Conflict, ProvdError, leaves_of
 from provd.domain.hosts import Host, HostId, OperationId
-from provd.domain.lifecycle import Fact, State
-from provd.domain.operations import Kind, Operation, Outcome
+from provd.domain.lifecycle import SETTLED, Fact, State
+from provd.domain.operations import Kind, Operation, Outcome, Wish
 from provd.journal import log_context
 from provd.orchestrator.fleet import Change, Fleet
 from provd.store import hosts, operations
@@ -49,18 +49,22 @@ _LEVELS: Mapping[Outcome, Level] = {
 
 
 class Story(Protocol):
-    """What an operation does. `begin` and `conclude` run inside the operation's transactions."""
+    """What an operation does. `begin`, `conclude` and `break_off` run inside the operation's transactions."""
 
-    def begin(self, change: Change, host: Host, operation: Operation) -> None: ...
+    def begin(self, change: Change, host: Host, operation: Operation, wish: Wish) -> None:
+        """Raises `Refused` for what cannot be: then nothing has begun."""
 
     async def tell(self, operation: Operation) -> None:
         """Do it, from wherever the host stands: after a restart it is told again."""
 
-    async def clean_up(self, operation: Operation) -> None:
+    async def clean_up(self, operation: Operation, outcome: Outcome) -> None:
         """Take back what can be taken back from the host. The caller sets the deadline."""
 
     def conclude(self, change: Change, operation: Operation) -> None:
         """It is done."""
+
+    def break_off(self, change: Change, operation: Operation, host: Host, outcome: Outcome) -> None:
+        """It ended otherwise. The operation's secrets are there for the last time."""
 
 
 @define
@@ -71,19 +75,21 @@ class _Live:
 
 
 class Operations:
-    def __init__(self, fleet: Fleet, story: Story, nursery: trio.Nursery) -> None:
+    def __init__(self, fleet: Fleet, stories: Mapping[Kind, Story], nursery: trio.Nursery) -> None:
         self._fleet = fleet
-        self._story = story
+        self._stories = stories
         self._nursery = nursery
         self._live: dict[OperationId, _Live] = {}
 
-    async def start(self, host_id: HostId, kind: Kind, started_by: str) -> Operation:
+    async def start(
+        self, host_id: HostId, kind: Kind, started_by: str, wish: Wish | None = None
+    ) -> Operation:
         """Take the host and begin. Raises `Conflict` when it is taken, `NotFound` when there is none."""
 
         def begin(change: Change) -> Operation:
             host = hosts.get(change.db, host_id)
             operation = operations.open_(change.db, host, kind, started_by, change.at)
-            self._story.begin(change, host, operation)
+            self._stories[kind].begin(change, host, operation, wish or Wish())
             return operation
 
         operation = await self._fleet.change(begin)
@@ -133,7 +139,7 @@ class Operations:
                 outcome, detail = Outcome.DONE, ""
                 try:
                     with live.scope:
-                        await self._story.tell(operation)
+                        await self._stories[operation.kind].tell(operation)
                     if live.scope.cancelled_caught:
                         outcome, detail = live.verdict
                 except Exception as exc:  # outside the scope: inside, a mixed group would slip by
@@ -146,16 +152,20 @@ class Operations:
                 live.over.set()
 
     async def _close(self, operation: Operation, outcome: Outcome, detail: str) -> None:
+        story = self._stories[operation.kind]
         if outcome is not Outcome.DONE:
             with trio.move_on_after(CLEAN_UP_SECONDS, shield=True):
-                await self._story.clean_up(operation)
+                await story.clean_up(operation, outcome)
 
         def close(change: Change) -> None:
             host_id = operations.get(change.db, operation.id).host_id
             if outcome is Outcome.DONE:
-                self._story.conclude(change, operation)
+                story.conclude(change, operation)
             elif host_id is not None:
-                change.fact(host_id, Fact.BROKEN_OFF, "given up: it boots its own disk from here on")
+                host = hosts.get(change.db, host_id)
+                story.break_off(change, operation, host, outcome)
+                if host.state not in SETTLED:
+                    change.fact(host_id, Fact.BROKEN_OFF, "given up: it boots its own disk from here on")
             operations.close(change.db, operation.id, outcome, detail, change.at)
             change.note(
                 News(
@@ -177,10 +187,10 @@ class Operations:
 
 
 @asynccontextmanager
-async def open_operations(fleet: Fleet, story: Story) -> AsyncIterator[Operations]:
+async def open_operations(fleet: Fleet, stories: Mapping[Kind, Story]) -> AsyncIterator[Operations]:
     """The nursery in which all operations live. Leaving it stops them without ending them."""
     async with trio.open_nursery() as nursery:
-        yield Operations(fleet, story, nursery)
+        yield Operations(fleet, stories, nursery)
         nursery.cancel_scope.cancel(reason="provd stops")
 
 

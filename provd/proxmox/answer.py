@@ -10,9 +10,10 @@ import tomli_w
 
 from provd.domain.documents import one_line
 from provd.domain.errors import CannotInstall, Invalid
+from provd.domain.hardware import Link
 from provd.domain.hosts import Mac
 from provd.domain.installation import RAIDS, InstallPlan, check_plan, disk_property
-from provd.proxmox.reports import Link, SystemInfo
+from provd.proxmox.reports import SystemInfo
 
 OLDEST_RELEASE = (8, 4)
 """The first whose installer reads kebab-case keys, which are the only ones later releases will keep."""

@@ -1,18 +1,18 @@
-"""What an existing member of the cluster says about it, read over its REST API.
+"""One member of the cluster, spoken to over its REST API.
 
-Only the login and reading: nothing here changes a cluster. The member is known by the fingerprint of
-its certificate, and root's password is sent to nobody else. API tokens are not used, since the same
-password is needed for the join anyway, which takes no token (pve-cluster 9.1).
+The member is known by the fingerprint of its certificate, and nothing is said to any other machine. With
+root's password all is open, with an API token only reading: membership takes root@pam itself, whatever a
+token may do (pve-cluster 8.1 to 9.1). A password is root's on that member: each has its own.
 """
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any
 from urllib.parse import quote
 
-import cattrs
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import IPAddress
@@ -26,12 +26,23 @@ from provd.http_client import (
     find_mismatch,
     open_client,
 )
-
-T = TypeVar("T")
+from provd.proxmox.api_token import ApiToken
+from provd.proxmox.envelope import parse, read_envelope, rows, strange
 
 
 class LoginRefused(ClusterFailed):
-    """Root's password is wrong or not enough. To ask again does not help, and costs 3 s each time."""
+    """The password or token is wrong or not enough. To ask again does not help, and costs 3 s each time."""
+
+
+class CertificateChanged(ClusterFailed):
+    """The machine at the member's address has another certificate than the pinned one."""
+
+    def __init__(self, name: str, expected: str, actual: str) -> None:
+        super().__init__(
+            f"the certificate of {name} is not the pinned one: {expected} was expected, it presents {actual}"
+        )
+        self.expected = expected
+        self.actual = actual
 
 
 @frozen(kw_only=True)
@@ -42,6 +53,8 @@ class NodeStatus:
     ip: IPAddress | None = None
     """None for a node that was not seen since the asked member started."""
     online: bool
+    local: bool = False
+    """Whether it is the one that answered."""
 
 
 @frozen(kw_only=True)
@@ -64,6 +77,8 @@ class ConfigNode:
     """1 where the file says nothing (corosync.conf(5))."""
     ring0_addr: str | None = None
     """An address, or a name that every member resolves."""
+    links: Mapping[int, str] = MappingProxyType({})
+    """All of them, by number."""
 
 
 @frozen(kw_only=True)
@@ -76,61 +91,39 @@ class ClusterRow:
 
 
 @frozen(kw_only=True)
+class NodeRow:
+    """A row of `/nodes`."""
+
+    node: str
+    ssl_fingerprint: str | None = None
+    """None while a node is being added and has no certificate yet."""
+
+
+@frozen(kw_only=True)
 class Ticket:
     """The answer of `/access/ticket`."""
 
     ticket: str = field(repr=False)
+    CSRFPreventionToken: str = field(default="", repr=False)
+    """To be sent with whatever changes something. None comes with half a login."""
     NeedTFA: bool = False
-
-
-def exact_text(value: object, _: object) -> str:
-    if not isinstance(value, str) or not value.isprintable():
-        raise ValueError("not a line of text")
-    return value
-
-
-def exact_int(value: object, _: object) -> int:
-    """Perl does not tell 7 from "7", and what comes from corosync.conf is always text."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("not a whole number")
-    return value
-
-
-def exact_bool(value: object, _: object) -> bool:
-    if value not in (0, 1, "0", "1") or isinstance(value, float):
-        raise ValueError("neither 0 nor 1")
-    return value in (1, "1")
-
-
-def exact_address(value: object, _: object) -> IPAddress:
-    return ip_address(exact_text(value, str))
-
-
-# Members newer than provd send more keys than it knows: those are ignored. A missing or mistyped one
-# is an answer that provd does not understand.
-CONVERTER = cattrs.Converter(detailed_validation=False)
-CONVERTER.register_structure_hook(str, exact_text)
-CONVERTER.register_structure_hook(int, exact_int)
-CONVERTER.register_structure_hook(bool, exact_bool)
-CONVERTER.register_structure_hook(IPAddress, exact_address)
-CONVERTER.register_structure_hook(
-    IPAddress | None, lambda value, _: None if value is None else exact_address(value, None)
-)
 
 
 @define(eq=False)
 class Member:
-    """One member, logged in as root@pam. The ticket lives for two hours; nobody keeps one that long."""
+    """One member, logged in. A ticket lives for two hours; nobody keeps one that long."""
 
     name: str
     """`address:port`, for sentences."""
     client: AsyncClient
     headers: dict[str, str] = field(factory=dict, repr=False)
+    user: str = ""
+    """Who is logged in: `root@pam`, or the name of a token."""
+    node_name: str = ""
+    """Its own name in the cluster; empty until `status` was asked for."""
 
     async def log_in(self, password: Secret) -> None:
-        """Raise `LoginRefused` when the password is wrong or not enough."""
+        """As root@pam. Raise `LoginRefused` when the password is wrong or not enough."""
         path = "/access/ticket"
         response = await self.send("POST", path, {"username": "root@pam", "password": password.reveal()})
         if response.status_code == 401:
@@ -144,19 +137,51 @@ class Member:
                 f"root@pam has a second factor on {self.name}, which provd cannot give, nor could the host"
                 " that is to join: remove it under Datacenter > Permissions > Two Factor"
             )
+        self.user = "root@pam"
         # Encoded, because a ticket may hold characters that end a cookie (RFC 6265 §4.1.1).
         self.headers["Cookie"] = f"PVEAuthCookie={quote(answer.ticket, safe='')}"
+        self.headers["CSRFPreventionToken"] = answer.CSRFPreventionToken
+
+    async def use_token(self, token: ApiToken) -> None:
+        """Raise `LoginRefused` when the member does not know it."""
+        self.user = token.name
+        self.headers["Authorization"] = token.header
+        response = await self.send("GET", "/version")
+        if response.status_code == 401:
+            raise LoginRefused(
+                f"the cluster refused the API token {token.name} (asked {self.name}): correct"
+                " credentials.cluster_token_file; `pveum user token list` shows the tokens that there are"
+            )
+        read_envelope(response, f"{self.name}/version")
 
     async def status(self) -> ClusterStatus:
         """What this member sees at this moment; on a member that was cut off, not what the others see."""
-        return parse_status(await self.get("/cluster/status"), f"{self.name}/cluster/status")
+        status = parse_status(await self.get("/cluster/status"), f"{self.name}/cluster/status")
+        self.node_name = next((node.name for node in status.nodes if node.local), self.node_name)
+        return status
 
     async def config_nodes(self) -> tuple[ConfigNode, ...]:
         """Who is configured as a member, with votes; empty on a machine that is in no cluster."""
         asked = f"{self.name}/cluster/config/nodes"
         return tuple(
-            parse(ConfigNode, row, asked) for row in rows(await self.get("/cluster/config/nodes"), asked)
+            evolve(parse(ConfigNode, {**row, "links": {}}, asked), links=parse_links(row, asked))
+            for row in rows(await self.get("/cluster/config/nodes"), asked)
         )
+
+    async def fingerprints(self) -> dict[str, str]:
+        """What the API of each node serves, by the node's name: the SHA-256 in upper-case pairs."""
+        asked = f"{self.name}/nodes"
+        found = [parse(NodeRow, row, asked) for row in rows(await self.get("/nodes"), asked)]
+        return {row.node: row.ssl_fingerprint.upper() for row in found if row.ssl_fingerprint}
+
+    async def delete_node(self, name: str) -> None:
+        """Strike `name`, which must be another member, out of the cluster. Takes root's password.
+
+        Raise `ClusterFailed` when it is not known, has no quorum to do it with, or may not; a node that is
+        struck out already is the same refusal, so look first.
+        """
+        path = f"/cluster/config/nodes/{quote(name, safe='')}"
+        read_envelope(await self.send("DELETE", path), f"{self.name}{path}")
 
     async def get(self, path: str) -> Any:
         return read_envelope(await self.send("GET", path), f"{self.name}{path}")
@@ -167,53 +192,45 @@ class Member:
             return await self.client.request(method, url, data=form, headers=self.headers)
         except (HTTPError, InvalidURL) as exc:
             if mismatch := find_mismatch(exc):
-                raise ClusterFailed(
-                    f"the certificate of {self.name} is not the configured one: proxmox.join_fingerprint is"
-                    f" {mismatch.expected}, but it presents {mismatch.actual}. Certificates are renewed now"
-                    f" and then: compare with `pvenode cert info` on that node, then change the configuration"
-                ) from exc
+                raise CertificateChanged(self.name, mismatch.expected, mismatch.actual) from exc
             raise ClusterFailed(
                 f"the cluster member {self.name} cannot be asked: {describe_failure(exc)}"
             ) from exc
 
 
 @asynccontextmanager
-async def open_member(address: str, port: int, fingerprint: str, password: Secret) -> AsyncIterator[Member]:
-    """Log in as root@pam at the member that has this certificate.
+async def open_member(
+    address: str, port: int, fingerprint: str, login: Secret | ApiToken
+) -> AsyncIterator[Member]:
+    """Log in, as root@pam or with a token, at the member that has this certificate.
 
     Raise `ClusterFailed` when it cannot be reached, is another machine, or says no. Cancel at will.
     """
     async with open_client(fingerprint=fingerprint) as client:
         member = Member(f"[{address}]:{port}" if ":" in address else f"{address}:{port}", client)
-        await member.log_in(password)
+        if isinstance(login, ApiToken):
+            await member.use_token(login)
+        else:
+            await member.log_in(login)
         yield member
 
 
-# --- what an answer means; `asked` is where it comes from, for sentences ---------------------------
+async def show_certificate(address: str, port: int, fingerprint: str) -> None:
+    """Nothing but a handshake with whoever is there.
+
+    Raise `CertificateChanged` for another certificate than this, `ClusterFailed` when nobody answers.
+    """
+    async with open_client(fingerprint=fingerprint) as client:
+        member = Member(f"[{address}]:{port}" if ":" in address else f"{address}:{port}", client)
+        await member.send("GET", "/version")
 
 
-def read_envelope(response: Response, asked: str) -> Any:
-    """What is in the envelope of a good answer. Raise `ClusterFailed` with the member's own words."""
-    try:
-        document = response.json()
-    except (ValueError, RecursionError):
-        document = None
-    envelope = document if isinstance(document, dict) else {}
-    if response.status_code != 200:
-        raise ClusterFailed(f"{asked} answered {complaint(response, envelope)}")
-    if "data" not in envelope:
-        raise strange(asked, "no JSON object with data")
-    return envelope["data"]
-
-
-def complaint(response: Response, envelope: dict[str, Any]) -> str:
-    """The reason is in the body since libpve-http-server-perl 5.2 (2025); before, in the status line only."""
-    message = envelope.get("message")
-    errors = envelope.get("errors")
-    words = [str(response.status_code), message if isinstance(message, str) else response.reason_phrase]
-    if isinstance(errors, dict):
-        words += [f"({name}: {why})" for name, why in errors.items()]
-    return clip(" ".join(words))
+def parse_links(row: dict[str, Any], asked: str) -> Mapping[int, str]:
+    return {
+        int(found[1]): parse(str, value, asked)
+        for key, value in row.items()
+        if (found := re.fullmatch(r"ring([0-7])_addr", key))
+    }
 
 
 def parse_status(data: object, asked: str) -> ClusterStatus:
@@ -234,25 +251,3 @@ def parse_status(data: object, asked: str) -> ClusterStatus:
         return ClusterStatus(name=None, quorate=True, version=0, nodes=tuple(nodes))
     [lab] = whole
     return ClusterStatus(name=lab.name, quorate=lab.quorate, version=lab.version, nodes=tuple(nodes))
-
-
-def rows(data: object, asked: str) -> list[dict[str, Any]]:
-    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        raise strange(asked, "no list of objects")
-    return data
-
-
-def parse(shape: type[T], value: object, asked: str) -> T:
-    try:
-        return CONVERTER.structure(value, shape)
-    except (ValueError, TypeError, KeyError) as exc:
-        raise strange(asked, f"no {shape.__name__}: {type(exc).__name__} {exc}") from exc
-
-
-def strange(asked: str, what: str) -> ClusterFailed:
-    return ClusterFailed(f"{asked} answered something else than Proxmox VE does: {clip(what)}")
-
-
-def clip(text: str) -> str:
-    """One printable line of bearable length."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[:1000]).split())[:300]

@@ -11,6 +11,7 @@ prefix for the paths, so that all of it can run inside a directory; on a real no
 
 import re
 from base64 import b64decode
+from collections.abc import Collection, Mapping
 from shlex import quote
 
 from attrs import frozen
@@ -94,6 +95,64 @@ done
 : >"$d/ended"
 """
 
+# For --use_ssh: what pvecm would make itself, made before, so that the cluster can be told.
+_ROOT_KEY = """\
+ssh="${PROVD_ROOT:-}/root/.ssh"
+umask 077
+mkdir -p "$ssh"
+if [ ! -s "$ssh/id_rsa.pub" ]; then
+    ssh-keygen -q -t rsa -b 4096 -N '' -C "root@$(hostname)" -f "$ssh/id_rsa" </dev/null >&2 || exit 1
+fi
+cat "$ssh/id_rsa.pub"
+"""
+
+_KNOW_HOST = """\
+file="${PROVD_ROOT:-}/root/.ssh/known_hosts"
+address="$1"; shift
+umask 077
+[ -z "$(tail -c 1 "$file" 2>/dev/null)" ] || echo >>"$file" # ends a last line that somebody did not end
+for key in "$@"; do
+    grep -qsxF -- "$address $key" "$file" || printf '%s\\n' "$address $key" >>"$file"
+done
+"""
+
+# Nothing in a cluster ever takes a key away: after a rebuild the old disk would still open every node.
+_FORGET_FORMER_KEY = """\
+r="${PROVD_ROOT:-}"
+keys="$r/etc/pve/priv/authorized_keys"
+own="$(cut -d ' ' -f 2 "$r/root/.ssh/id_rsa.pub" 2>/dev/null)"
+[ -n "$own" ] && grep " root@$1\\$" "$keys" 2>/dev/null | grep -qvF -- "$own" || exit 0
+umask 077
+awk -v end=" root@$1" -v own="$own" \
+    'substr($0, length($0) - length(end) + 1) != end || index($0, own)' "$keys" >"$keys.provd-new" \
+    && [ -s "$keys.provd-new" ] && mv -f "$keys.provd-new" "$keys"
+"""
+
+# pve-docs, pvecm.adoc: "Separate a Node Without Reinstalling". A node of no cluster is left as it is.
+_SEPARATE = """\
+r="${PROVD_ROOT:-}"
+[ -e "$r/etc/corosync/authkey" ] || [ -e "$r/etc/pve/corosync.conf" ] || exit 0
+systemctl stop pve-cluster corosync
+pmxcfs -l || exit 1
+rm -f "$r/etc/pve/corosync.conf"
+rm -rf "$r"/etc/corosync/* "$r"/var/lib/corosync/*
+killall pmxcfs
+n=0
+while killall -0 pmxcfs 2>/dev/null && [ "$n" -lt 50 ]; do
+    sleep 0.1
+    n=$((n + 1))
+done
+systemctl start pve-cluster || exit 1
+pvecm updatecerts >/dev/null 2>&1
+echo separated
+"""
+
+_LEFTOVERS = """\
+for file in /etc/corosync/authkey /etc/corosync/corosync.conf /etc/pve/corosync.conf; do
+    if [ -e "${PROVD_ROOT:-}$file" ]; then echo "$file"; fi
+done
+"""
+
 _CLEANUP = """\
 d="${PROVD_ROOT:-}/run/$1"
 [ -d "$d" ] || exit 0
@@ -103,23 +162,39 @@ rm -rf "$d"
 
 
 def start_command(
-    *, operation_id: OperationId, node: str, fingerprint: str, link0: str, force: bool = False
+    *,
+    operation_id: OperationId,
+    node: str,
+    fingerprint: str,
+    links: Mapping[int, str],
+    nodeid: int | None = None,
+    votes: int | None = None,
+    force: bool = False,
+    use_ssh: bool = False,
 ) -> str:
     """Start `pvecm add` on the new node, detached; a second start for the same operation does nothing.
 
-    The root password of the cluster is the first line of standard input. Exit status 0: it was
-    started, now or before. `link0` is always given: without it the cluster does not look whether the
-    address is taken. `force` takes over an entry of the same name. Raises `Invalid`.
+    The root password of the cluster is the first line of standard input; with `use_ssh` that line is empty,
+    and the member must know this node's key and this node the member's. Exit status 0: it was started, now
+    or before. `links` are always given: without them the cluster does not look whether an address is taken.
+    `force` takes over an entry of the same name. Raises `Invalid`.
     """
-    for value, pattern, field in (
-        (node, _NODE, "existing_node"),
-        (link0, _NODE, "link0"),
-        (fingerprint, _FINGERPRINT, "join_fingerprint"),
-    ):
-        if pattern.fullmatch(value) is None:
-            raise Invalid(f"{value[:100]!r} cannot be given to pvecm add", field)
-    options = ["--fingerprint", fingerprint, "--link0", link0, *(["--force", "1"] if force else [])]
-    return shell(_START, _directory(operation_id), node, *options)
+    if _FINGERPRINT.fullmatch(fingerprint) is None:
+        raise Invalid(f"{fingerprint[:100]!r} cannot be given to pvecm add", "join_fingerprint")
+    options = ["--fingerprint", fingerprint]
+    for number, address in sorted(links.items()):
+        options += [f"--link{number}", _node(address, f"link{number}")]
+    options += ["--nodeid", str(nodeid)] if nodeid is not None else []
+    options += ["--votes", str(votes)] if votes is not None else []
+    options += ["--force", "1"] if force else []
+    options += ["--use_ssh", "1"] if use_ssh else []
+    return shell(_START, _directory(operation_id), _node(node, "existing_node"), *options)
+
+
+def _node(text: str, field: str) -> str:
+    if _NODE.fullmatch(text) is None:
+        raise Invalid(f"{text[:100]!r} cannot be given to pvecm add", field)
+    return text
 
 
 def progress_command(*, operation_id: OperationId) -> str:
@@ -135,6 +210,31 @@ def stop_command(*, operation_id: OperationId) -> str:
 def cleanup_command(*, operation_id: OperationId) -> str:
     """Forget a join that has ended. Exit status 1: it still runs."""
     return shell(_CLEANUP, _directory(operation_id))
+
+
+def root_key_command() -> str:
+    """Print root's public RSA key, made where there is none."""
+    return shell(_ROOT_KEY)
+
+
+def know_host_command(address: str, keys: Collection[str]) -> str:
+    """Let the node's SSH know the member at `address`. `keys` are lines of `.pub` files. Raises `Invalid`."""
+    return shell(_KNOW_HOST, _node(address, "existing_node"), *keys)
+
+
+def forget_former_key_command(hostname: str) -> str:
+    """On a member: take the RSA key of the host's former installation out of the cluster's file."""
+    return shell(_FORGET_FORMER_KEY, _node(hostname, "hostname"))
+
+
+def leftovers_command() -> str:
+    """Print each file that a half-done join leaves on the node, and that keeps it from another one."""
+    return shell(_LEFTOVERS)
+
+
+def separate_command() -> str:
+    """Make a node that is half-way in a cluster a node of none again. Prints `separated` where it was."""
+    return shell(_SEPARATE)
 
 
 @frozen(kw_only=True)

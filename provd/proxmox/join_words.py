@@ -114,12 +114,12 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"link (\d+) exists in cluster config but wasn't specified|no links given but multiple links",
-        "the cluster has more than one corosync link, and provd joins with one only; join by hand with "
-        "`pvecm add … --link0 … --link1 …`",
+        "the cluster has more than one corosync link; give the host its other addresses in its options, "
+        '"links"',
     ),
     (
         r"link (\d+) specified for new node doesn't exist",
-        "the cluster does not use corosync link {0}, which provd joins with; join by hand",
+        'the cluster does not use corosync link {0}; take that address out of the host\'s options, "links"',
     ),
     (
         r"no links and no fallback ip",
@@ -169,6 +169,9 @@ ON_THE_WAY = (
 SHELL_WORDS = ("Killed", "Terminated")
 """What the shell around pvecm says of its end (dash 0.5); it is no word of pvecm's."""
 
+_PREFACE = ("Cluster join aborted!", "Check if node may join a cluster failed!", *SHELL_WORDS)
+"""Last words that only say that something else went wrong."""
+
 _REFUSAL = re.compile(r"An error occurred on the cluster node: (.+)")
 
 
@@ -181,7 +184,7 @@ def explain(out: str, err: str) -> str:
         if (match := re.search(pattern, text, re.MULTILINE)) is not None
     ]
     if reasons:
-        return "; ".join(reasons)
+        return "; ".join([*reasons, *(f"pvecm said: {line}" for line in [failing_line(out, err)] if line)])
     refusal = _REFUSAL.search(out)
     if refusal is not None:
         return f"the cluster refused the node: {one_line(refusal[1])}"
@@ -190,3 +193,10 @@ def explain(out: str, err: str) -> str:
     if last and not said and last[0].startswith(ON_THE_WAY):
         return f"pvecm add was stopped half-way, after it had said {one_line(last[0])!r}"
     return f"pvecm add failed: {one_line(last[0])}" if last else "pvecm add ended without a word"
+
+
+def failing_line(out: str, err: str) -> str:
+    """The very line in which pvecm says what went wrong, quoted; empty where its words are about nothing."""
+    lines = [line for line in out.splitlines() if re.match(r"\* |! |An error occurred", line)]
+    said = [line for line in err.splitlines() if line.strip() and not line.startswith(_PREFACE)]
+    return repr(one_line((said or lines)[-1], 160)) if said or lines else ""

@@ -14,10 +14,15 @@ from attrs import frozen
 
 from provd.domain.documents import as_list, as_object, as_text, one_line, parse_json
 from provd.domain.errors import BadDocument, Invalid
+from provd.domain.hardware import Disk, Hardware, Link
 from provd.domain.hosts import IPAddress, IPInterface, Mac
 from provd.domain.installation import parse_ssh_public_key
 
 MAX_HOST_KEYS = 16
+MAX_REMEMBERED = 64
+"""NICs, and disks, of one machine."""
+MAX_NAME = 128
+"""Characters of what hardware is called. udev's names stay below it."""
 
 FILLER_UUIDS = frozenset(
     {
@@ -34,14 +39,6 @@ _RELEASE = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})(?:[.-].{0,40})?", re.DOTALL)
 MOST_MEMORY_MIB = 1 << 30
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-@frozen
-class Link:
-    """A network link as the installer's kernel names it. The name is a stranger's text."""
-
-    name: str
-    mac: Mac
 
 
 @frozen(kw_only=True)
@@ -74,6 +71,18 @@ class SystemInfo:
         said = repr((self.dmi.uuid.lower(), self.dmi.serial, self.dmi.product_name))
         return hashlib.sha256(said.encode()).hexdigest()[:32]
 
+    @property
+    def hardware(self) -> Hardware:
+        """What of it is worth remembering, made harmless and bounded."""
+        return Hardware(
+            identity=self.identity,
+            product=one_line(self.dmi.product_name, MAX_NAME),
+            installer=self.release,
+            links=tuple(
+                Link(one_line(link.name, MAX_NAME), link.mac) for link in self.links[:MAX_REMEMBERED]
+            ),
+        )
+
 
 @frozen(kw_only=True)
 class InstallReport:
@@ -89,6 +98,8 @@ class InstallReport:
     address: IPInterface | None
     """The final one, of the management link."""
     product_version: str
+    disks: tuple[Disk, ...]
+    """Their size is not told: what the installer calls so is the space it was told to use."""
     hardware_uuid: str | None
     """None unless the firmware has a real one."""
 
@@ -152,6 +163,7 @@ def parse_install_report(body: bytes) -> InstallReport:
         management=management,
         address=_interface(address),
         product_version=as_text(product.get("version"), "product.version", 40),
+        disks=_disks(root.get("disks")),
         hardware_uuid=real_uuid(_dmi(root.get("dmi")).uuid),
     )
 
@@ -213,6 +225,29 @@ def _link(entry: Mapping[str, object], name: str) -> Link | None:
         return Link(label, Mac.parse(mac))
     except Invalid:
         return None
+
+
+def _disks(value: object) -> tuple[Disk, ...]:
+    """Those that udev has a device for. A report without any is as good: they are no part of its point."""
+    entries = value if isinstance(value, list) else []
+    told = [entry.get("udev-properties") for entry in entries[:MAX_REMEMBERED] if isinstance(entry, dict)]
+    disks = [_disk(properties) for properties in told if isinstance(properties, dict)]
+    return tuple(disk for disk in disks if disk.device)
+
+
+def _disk(properties: Mapping[str, object]) -> Disk:
+    def said(key: str) -> str:
+        text = properties.get(key)
+        return one_line(text.strip(), MAX_NAME) if isinstance(text, str) else ""
+
+    return Disk(
+        device=said("DEVNAME"),
+        model=said("ID_MODEL").replace("_", " ").strip(),
+        serial=said("ID_SERIAL_SHORT"),
+        serial_id=said("ID_SERIAL"),
+        wwn=said("ID_WWN"),
+        wwn_id=said("ID_WWN_WITH_EXTENSION"),
+    )
 
 
 def _mac(text: str) -> Mac:

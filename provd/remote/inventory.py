@@ -48,16 +48,41 @@ async def register(
     Raise `RegistrationFailed` unless the inventory says that it has it. Safe to cancel and to repeat:
     the request is idempotent.
     """
-    url = f"{base_url.rstrip('/')}/servers/{path_segment(registration.hardware_id)}"
-    headers = {b"Content-Type": b"application/json", **authorization(token)}
     document = {
         "hostname": registration.hostname,
         "ip": registration.ip,
         "mac": registration.mac,
         "server_type_id": registration.server_type_id,
     }
+    body = json.dumps(document).encode("ascii")
+    response = await send(client, "PUT", base_url, token, registration.hardware_id, body)
+    if response.status_code not in (200, 201, 204):
+        raise refused(response, base_url, token)
+
+
+async def unregister(client: AsyncClient, base_url: str, token: Secret | None, hardware_id: str) -> None:
+    """Take the inventory's entry away; one that is not there is as good.
+
+    Raise `RegistrationFailed` unless the inventory says so. Safe to cancel and to repeat.
+    """
+    response = await send(client, "DELETE", base_url, token, hardware_id)
+    if response.status_code not in (200, 202, 204, 404, 410):
+        raise refused(response, base_url, token)
+
+
+async def send(
+    client: AsyncClient,
+    method: str,
+    base_url: str,
+    token: Secret | None,
+    hardware_id: str,
+    body: bytes | None = None,
+) -> Response:
+    """One request about one server. Raise `RegistrationFailed` when there is no answer to it."""
+    url = f"{base_url.rstrip('/')}/servers/{path_segment(hardware_id)}"
+    headers = authorization(token) | ({b"Content-Type": b"application/json"} if body is not None else {})
     try:
-        response = await client.put(url, content=json.dumps(document).encode("ascii"), headers=headers)
+        return await client.request(method, url, content=body, headers=headers)
     except InvalidURL as exc:
         raise RegistrationFailed(
             f"the inventory's address {base_url} is no URL: {exc}", permanent=True
@@ -68,11 +93,13 @@ async def register(
         raise RegistrationFailed(
             f"the inventory at {base_url} cannot be reached: {reason}", permanent=False
         ) from exc
-    if response.status_code not in (200, 201, 204):
-        raise RegistrationFailed(
-            f"the inventory at {base_url} answered {summary(response, token)}",
-            permanent=response.is_client_error and response.status_code not in RETRIED,
-        )
+
+
+def refused(response: Response, base_url: str, token: Secret | None) -> RegistrationFailed:
+    return RegistrationFailed(
+        f"the inventory at {base_url} answered {summary(response, token)}",
+        permanent=response.is_client_error and response.status_code not in RETRIED,
+    )
 
 
 def retry_delay(attempts: int) -> float:

@@ -89,6 +89,11 @@ class HostKey:
             raise SshFailed(f"{line[:60]!r} is not a public host key") from exc
 
     @property
+    def line(self) -> str:
+        """As in a `.pub` file, without a comment."""
+        return f"{self.type} {base64.b64encode(self.blob).decode()}"
+
+    @property
     def fingerprint(self) -> str:
         """As `ssh-keygen -l` prints it."""
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
@@ -199,23 +204,27 @@ class Session:
         if not (usable := [name for name in options.key_types if name in wanted]):
             raise self.failed(f"none of its known host keys is of a usable type: {listing(pinned)}")
         options.key_types = usable
-        negotiated = threading.Event()
-        self.transport.start_client(negotiated)
         try:
-            self.settle(negotiated)
+            presented = self.shown_host_key()
         except SshFailed as exc:
             if isinstance(exc.__cause__, paramiko.ssh_exception.IncompatiblePeer) and "host key" in str(exc):
                 raise HostKeyMismatch(
                     f"{self.peer} has none of its pinned host keys: {listing(pinned)}"
                 ) from exc
             raise
-        shown = self.transport.get_remote_server_key()
-        presented = HostKey(shown.get_name(), shown.asbytes())
         if presented not in pinned:
             raise HostKeyMismatch(
                 f"{self.peer} is not the machine that was installed: it presented the host key"
                 f" {presented.fingerprint}, expected was {listing(pinned)}"
             )
+
+    def shown_host_key(self) -> HostKey:
+        """Blocks; for a worker thread. The key that the host proved to own, whoever it is."""
+        negotiated = threading.Event()
+        self.transport.start_client(negotiated)
+        self.settle(negotiated)
+        shown = self.transport.get_remote_server_key()
+        return HostKey(shown.get_name(), shown.asbytes())
 
     def log_in(self, user: str, key: KeyPair) -> None:
         """Blocks; for a worker thread. Raise `AuthRefused` when the host says no."""
@@ -298,6 +307,21 @@ async def connect(
         await session.in_thread(lambda: session.check_host_key(pinned))
         await session.in_thread(lambda: session.log_in(user, key))
         yield session
+    finally:
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await session.close()
+
+
+async def learn_host_key(address: str, port: int) -> HostKey:
+    """The host key of whoever answers there, for a first contact: nobody vouches for it.
+
+    Nothing is said to that host. Raise `SshFailed`. May be cancelled at any moment.
+    """
+    peer = f"[{address}]:{port}"
+    sock = await dial(address, port, peer)
+    session = Session(peer, sock, paramiko.Transport(sock))
+    try:
+        return await session.in_thread(session.shown_host_key)
     finally:
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             await session.close()

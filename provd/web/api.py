@@ -51,19 +51,41 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.delete("/hosts/<id:host_id>")
     async def remove_host(host_id: int) -> Response:
-        await parts.enrolment.remove(HostId(host_id), g.actor)
+        """Forget it at once; a member of the cluster only when it is said what becomes of that."""
+        host = parts.fleet.host(HostId(host_id))
+        wish = _one_of("cluster", ("keep", "remove"))
+        if wish == "remove":
+            password = bodies.parse_password(await bodies.received())
+            operation = await parts.departing.start(host.id, password, g.actor)
+            return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
+        if wish is None and await parts.departing.is_member(host):
+            raise Conflict(
+                f"{host.hostname} is a member of the cluster: say cluster=remove to take it out of there"
+                " and the inventory first, or cluster=keep to forget it here and leave it as it is"
+            )
+        await parts.enrolment.remove(host.id, g.actor)
         return Response(b"", status=204)
+
+    @api.post("/hosts/<id:host_id>/rejoin")
+    async def rejoin_host(host_id: int) -> Response:
+        password = bodies.parse_password(await bodies.received())
+        operation = await parts.operations.start(HostId(host_id), Kind.REJOIN, g.actor)
+        if password is not None:
+            parts.passwords.give(operation.id, password)
+        return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
 
     @api.post("/hosts/<id:host_id>/rebuild")
     async def rebuild_host(host_id: int) -> Response:
-        password = bodies.parse_password(await bodies.received())
-        if password is None and parts.passwords.standing is None:
+        body = bodies.parse_rebuild(await bodies.received())
+        host, password = parts.fleet.host(HostId(host_id)), body.password
+        if parts.entering.needs_password(host) and password is None:
             raise Invalid(
                 "the root password of a cluster member is needed to join: give it as "
                 "cluster_password, or name a file in credentials.cluster_password_file",
                 "cluster_password",
             )
-        operation = await parts.operations.start(HostId(host_id), Kind.REBUILD, g.actor)
+        wish = await parts.departing.wish(host, password, drain=body.drain, keep_entry=body.keep_entry)
+        operation = await parts.operations.start(HostId(host_id), Kind.REBUILD, g.actor, wish)
         if password is not None:
             parts.passwords.give(operation.id, password)
         return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
@@ -131,8 +153,7 @@ def all_hosts(parts: Parts) -> list[View]:
     """Every host with its operation, in two queries however many there are."""
     busy = {one.host_id: one for one in parts.store.read(operations.active)}
     return [
-        host_view(host, busy.get(host.id), parts.rebuild.due(host))
-        for host in parts.store.read(hosts.everyone)
+        host_view(host, busy.get(host.id), parts.waits.due(host)) for host in parts.store.read(hosts.everyone)
     ]
 
 
@@ -140,7 +161,7 @@ def one_host(parts: Parts, host: Host) -> View:
     return host_view(
         host,
         parts.store.read(lambda db: operations.active_on(db, host.id)),
-        parts.rebuild.due(host),
+        parts.waits.due(host),
     )
 
 
@@ -149,6 +170,13 @@ def _created(view: View, status: int, location: str) -> Response:
     response.status_code = status
     response.headers["Location"] = location
     return response
+
+
+def _one_of(name: str, words: tuple[str, ...]) -> str | None:
+    text = request.args.get(name)
+    if text is not None and text not in words:
+        raise Invalid(f"{name} must be one of {', '.join(words)}", name)
+    return text
 
 
 def _limit() -> int:

@@ -6,7 +6,20 @@ from werkzeug.routing import IntegerConverter, Map
 
 from provd.network_boot import url_at
 from provd.store import activity
-from provd.web import api, assets, boot, boot_files, doctor, gate, images, pages, problems, stream, trail
+from provd.web import (
+    api,
+    assets,
+    boot,
+    boot_files,
+    cluster,
+    doctor,
+    gate,
+    images,
+    pages,
+    problems,
+    stream,
+    trail,
+)
 from provd.web.parts import Parts
 from provd.web.views import activity_view
 
@@ -53,6 +66,7 @@ def create_app(parts: Parts) -> QuartTrio:
     )
     app.register_blueprint(images.blueprint(parts.image_jobs, parts.book))
     app.register_blueprint(doctor.blueprint(parts.doctor, parts.book, parts.store))
+    app.register_blueprint(cluster.blueprint(parts))
     app.register_blueprint(pages.blueprint(parts))
     app.register_blueprint(assets.blueprint())
 

@@ -37,6 +37,17 @@ class Registration:
     options: HostOptions
 
 
+@frozen(kw_only=True)
+class RebuildBody:
+    """POST …/rebuild"""
+
+    password: Secret | None = None
+    drain: bool | None = None
+    keep_entry: bool = False
+    force: str | None = None
+    """The host's name, typed by who overrides what the rehearsal said."""
+
+
 class Fields:
     """A JSON object whose fields are taken one by one; what nobody took is an error."""
 
@@ -64,6 +75,13 @@ class Fields:
         value = self.optional(name, parse)
         if value is None:
             raise Invalid(f"{self._path}{name} is missing", self._path + name)
+        return value
+
+    def flag(self, name: str) -> bool | None:
+        """None when it is absent or null."""
+        value = self._left.pop(name, None)
+        if value is not None and not isinstance(value, bool):
+            raise Invalid(f"{self._path}{name} must be true or false", self._path + name)
         return value
 
     def texts(self, name: str, parse: Callable[[str], T]) -> tuple[T, ...] | None:
@@ -110,6 +128,21 @@ def parse_password(body: bytes) -> Secret | None:
     password = fields.optional("cluster_password", _one_line_secret)
     fields.end()
     return password
+
+
+def parse_rebuild(body: bytes) -> RebuildBody:
+    """An empty body wishes for nothing."""
+    if not body.strip():
+        return RebuildBody()
+    fields = Fields(parse_json(body))
+    wishes = RebuildBody(
+        password=fields.optional("cluster_password", _one_line_secret),
+        drain=fields.flag("drain"),
+        keep_entry=fields.flag("keep_entry") or False,
+        force=fields.optional("force", str),
+    )
+    fields.end()
+    return wishes
 
 
 def parse_wishes(body: bytes) -> HostOptions:

@@ -103,7 +103,9 @@ ROUTES = (
     RouteClass(r"/api/images/uploads/{}", Plane.OPERATOR, 1024 * KIB, Body.CHUNK),
     RouteClass(r"/api/.+", Plane.OPERATOR, 64 * KIB, Body.JSON),
     RouteClass(r"/events", Plane.OPERATOR, 0),
-    RouteClass(r"/|/hosts/.+|/ops/.+|/images|/doctor", Plane.OPERATOR, 64 * KIB, Body.FORM, page=True),
+    RouteClass(
+        r"/|/hosts/.+|/ops/.+|/images|/doctor|/cluster", Plane.OPERATOR, 64 * KIB, Body.FORM, page=True
+    ),
 )
 """The first that fits a rule decides."""
 

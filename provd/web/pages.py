@@ -19,12 +19,20 @@ from provd.domain.hosts import Discovery, Host, HostId, LocalBoot, OperationId
 from provd.domain.lifecycle import ROAD, SETTLED, State
 from provd.domain.operations import Operation, Outcome
 from provd.orchestrator.planning import make_plan
-from provd.store import activity, hosts, operations, registrations
+from provd.store import activity, hardware, hosts, operations, registrations
 from provd.store.database import Db, now
 from provd.web.api import all_hosts, one_host
 from provd.web.parts import Parts
 from provd.web.trail import BLANK_STATION, trail_view
-from provd.web.views import View, activity_view, operation_view, rfc3339, server_type_view, sighting_view
+from provd.web.views import (
+    View,
+    activity_view,
+    hardware_view,
+    operation_view,
+    rfc3339,
+    server_type_view,
+    sighting_view,
+)
 
 RECENT = 50
 """Lines and operations in a list that is there for a glance."""
@@ -107,6 +115,7 @@ def blueprint(parts: Parts) -> Blueprint:
             types_path=parts.config.paths.server_types,
             pxe_enabled=parts.config.pxe.enabled,
             public_url=parts.config.server.public_url,
+            cluster=cluster_trouble(parts),
             blank_host=BLANK_HOST,
         )
 
@@ -130,6 +139,9 @@ def blueprint(parts: Parts) -> Blueprint:
             pending=read(lambda db: registrations.of_host(db, host.id)),
             needs_password=parts.passwords.standing is None,
             existing_node=parts.config.proxmox.existing_node,
+            hardware=hardware_view(reported)
+            if (reported := read(lambda db: hardware.get(db, host.id))) is not None
+            else None,
             blank_operation=BLANK_OPERATION,
             trail=trail_view(host, parts.trail, parts.boot.recorder, parts.waker),
             blank_station=BLANK_STATION,
@@ -245,6 +257,12 @@ def place(step: State, state: State) -> str:
 
 def group(state: object) -> str:
     return str(state) if state in SETTLED else "working"
+
+
+def cluster_trouble(parts: Parts) -> str:
+    """What is wrong with the cluster, in one sentence; empty where nothing is, or nobody looked."""
+    look = parts.cluster_watch.last
+    return look.worst.what if look is not None and look.worst is not None else ""
 
 
 def _order(host: View) -> tuple[int, list[tuple[bool, int, str]]]:

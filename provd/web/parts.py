@@ -2,22 +2,29 @@
 
 from attrs import frozen
 
+from provd.cluster_watch import ClusterWatch
 from provd.config import Config
 from provd.doctor.doctor import Doctor
 from provd.network_boot import NetworkBoot
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
+from provd.orchestrator.cluster_link import ClusterLink
+from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
+from provd.orchestrator.entering import Entering
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.front_desk import FrontDesk
 from provd.orchestrator.image_jobs import ImageJobs
 from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.passwords import ClusterPasswords
-from provd.orchestrator.rebuild import Rebuild
 from provd.orchestrator.trail import Trail
+from provd.orchestrator.turns import Turns
+from provd.orchestrator.waits import Waits
 from provd.orchestrator.waking import Waker
+from provd.proxmox.api_token import ApiToken
+from provd.remote.keys import KeyPair
 from provd.server_types import ServerTypeBook
 from provd.store.database import Store
 
@@ -30,9 +37,17 @@ class Parts:
     bell: Bell
     fleet: Fleet
     enrolment: Enrolment
-    rebuild: Rebuild
+    waits: Waits
+    turns: Turns
     operations: Operations
+    departing: Departing
+    entering: Entering
     passwords: ClusterPasswords
+    cluster_link: ClusterLink
+    cluster_watch: ClusterWatch
+    cluster_token: ApiToken | None
+    cluster_key: KeyPair | None
+    """For SSH to the cluster's members."""
     desk: BootDesk
     boot: NetworkBoot
     front_desk: FrontDesk

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from provd.domain.activity import Activity
 from provd.domain.hosts import Host, Sighting
 from provd.domain.operations import Operation
-from provd.orchestrator.rebuild import WAITS
+from provd.orchestrator.waits import WAITS
 from provd.server_types import ServerType
 from provd.store.convert import options_to_json
+from provd.store.hardware import Reported
 
 View = Mapping[str, object]
 
@@ -33,9 +34,22 @@ def host_view(host: Host, operation: Operation | None, due: datetime | None) -> 
         "hardware_id": host.hardware_id,
         "memory_mib": host.memory_mib,
         "inventory_pending": host.inventory_pending,
+        "retry_until": rfc3339(host.retry_until) if host.retry_until else None,
         "operation_id": operation.id if operation else None,
         "expected": wait.expected if wait else None,
         "expected_by": rfc3339(due) if due else None,
+    }
+
+
+def hardware_view(reported: Reported) -> View:
+    known = reported.hardware
+    return {
+        "reported_at": rfc3339(reported.at),
+        "product": known.product,
+        "links": [{"name": link.name, "mac": str(link.mac)} for link in known.links],
+        "disks": None
+        if known.disks is None
+        else [{"device": disk.device, "model": disk.model, "serial": disk.serial} for disk in known.disks],
     }
 
 

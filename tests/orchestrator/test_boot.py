@@ -16,11 +16,12 @@ from house import quiet_config
 from provd.config import Unknown
 from provd.daemon import open_parts
 from provd.domain.errors import BadDocument, Conflict, NotYourTurn, StoreError
+from provd.domain.hardware import Disk, Link
 from provd.domain.hosts import Host, HostId, HostOptions, LocalBoot, Mac
 from provd.domain.lifecycle import State
 from provd.domain.operations import Kind
 from provd.domain.secrets import Secret
-from provd.store import activity, hosts, images, operations
+from provd.store import activity, hardware, hosts, images, operations
 from provd.store.database import now, timestamp
 from provd.store.images import NewImage
 from provd.web.parts import Parts
@@ -184,6 +185,21 @@ async def test_an_installer_that_is_too_old_ends_the_operation_with_a_reason(par
     assert parts.fleet.host(host.id).state is State.FAILED
 
 
+async def test_an_answer_that_does_not_fit_is_not_sent(tmp_path: Path) -> None:
+    """The last look: what came past every parser ends the operation, and the disk is untouched."""
+    config = quiet_config(tmp_path, server_types=SERVER_TYPES)
+    config = evolve(config, install=evolve(config.install, keyboard="us"))
+    async with open_parts(config, {}) as parts:
+        host = await arm(parts)
+        (operation,) = parts.store.read(operations.active)
+        with pytest.raises(NotYourTurn):
+            await parts.desk.answer(posted(MAC), "192.0.2.9")
+        over = parts.store.read(lambda db: operations.get(db, operation.id))
+        assert over.outcome == "failed"
+        assert "the answer does not fit its installer: global.keyboard 'us' is not" in over.detail
+        assert parts.store.read(lambda db: hardware.get(db, host.id)) is None
+
+
 async def test_the_token_of_one_host_opens_no_other_and_dies_with_its_operation(parts: Parts) -> None:
     """Bound to host and operation: wrong host, wrong token and a finished operation are all refused alike."""
     host = await arm(parts)
@@ -239,6 +255,43 @@ async def test_a_report_that_is_none_changes_nothing(parts: Parts) -> None:
         with pytest.raises(BadDocument):
             await parts.desk.phoned_home(host.id, token, body)
     assert parts.fleet.host(host.id).state is State.INSTALLING
+
+
+def installed_report(*disks: str) -> bytes:
+    """What the installer posts when it is done, with these devices."""
+    document = {
+        "fqdn": "nuc1.lab.example",
+        "product": {"version": "9.2.1"},
+        "ssh-public-host-keys": {},
+        "disks": [{"size": 1, "udev-properties": {"DEVNAME": disk}} for disk in disks],
+    }
+    return json.dumps(document).encode()
+
+
+async def test_what_a_machine_tells_of_itself_is_remembered(parts: Parts) -> None:
+    """Its NICs with the answer, its disks once it is installed; both outlive the operation."""
+    host = await arm(parts)
+    assert parts.store.read(lambda db: hardware.get(db, host.id)) is None
+    token = token_in(await parts.desk.answer(posted(MAC), "192.0.2.9"))
+    asked = parts.store.read(lambda db: hardware.get(db, host.id))
+    assert asked is not None
+    assert (asked.hardware.product, asked.hardware.links) == ("NUC", (Link("enp2s0", MAC),))
+    assert asked.hardware.disks is None
+    await parts.desk.installed(host.id, token, installed_report("/dev/nvme0n1"))
+    (operation,) = parts.store.read(operations.active)
+    await parts.operations.cancel(operation.id, "a test")
+
+    for serial, known in (("G6", (Disk(device="/dev/nvme0n1"),)), ("another", None)):
+        await parts.operations.start(host.id, Kind.REBUILD, "a test")
+        await parts.desk.script(str(MAC), "192.0.2.9", None)
+        await parts.desk.answer(posted(MAC, serial=serial), "192.0.2.9")
+        told = parts.store.read(lambda db: hardware.get(db, host.id))
+        assert told is not None
+        assert told.hardware.disks == known, "the disks of another machine are not its own"
+        (operation,) = parts.store.read(operations.active)
+        await parts.operations.cancel(operation.id, "a test")
+    await parts.enrolment.remove(host.id, "a test")
+    assert parts.store.read(lambda db: hardware.get(db, host.id)) is None
 
 
 async def test_a_later_call_home_cannot_move_the_host(parts: Parts) -> None:

@@ -12,7 +12,7 @@ from attrs import define, field
 from provd.domain.errors import Conflict, OutsideFailed, SshFailed
 from provd.domain.hosts import Host, HostId, HostOptions, Mac
 from provd.domain.lifecycle import Fact, State
-from provd.domain.operations import Kind, Operation, Outcome
+from provd.domain.operations import Kind, Operation, Outcome, Wish
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.fleet import Change, Fleet
 from provd.orchestrator.operations import Operations, open_operations
@@ -31,17 +31,21 @@ class Script:
     clean_up_it: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
     begun: trio.Event = field(factory=trio.Event)
     cleaned_up: int = 0
+    broken_off: list[Outcome] = field(factory=list)
 
-    def begin(self, change: Change, host: Host, operation: Operation) -> None:
+    def begin(self, change: Change, host: Host, operation: Operation, wish: Wish) -> None:
         change.fact(host.id, Fact.REBUILD_STARTED, "begun")
 
     async def tell(self, operation: Operation) -> None:
         self.begun.set()
         await self.tell_it(operation)
 
-    async def clean_up(self, operation: Operation) -> None:
+    async def clean_up(self, operation: Operation, outcome: Outcome) -> None:
         self.cleaned_up += 1
         await self.clean_up_it()
+
+    def break_off(self, change: Change, operation: Operation, host: Host, outcome: Outcome) -> None:
+        self.broken_off.append(outcome)
 
     def conclude(self, change: Change, operation: Operation) -> None:
         assert operation.host_id is not None
@@ -96,7 +100,7 @@ async def test_a_story_that_ends_is_done(tmp_path: Path) -> None:
     """The host is where the story led it, the lock is free, nothing was cleaned up."""
     async with open_room(tmp_path) as room:
         story = Script(room.fleet, at_once)
-        async with open_operations(room.fleet, story) as runner:
+        async with open_operations(room.fleet, {Kind.REBUILD: story}) as runner:
             operation = await runner.start(room.host.id, Kind.REBUILD, "a test")
             assert (await over(room, operation)).outcome is Outcome.DONE
         assert (room.state(), room.locks(), story.cleaned_up) == (State.READY, 0, 0)
@@ -121,7 +125,7 @@ async def test_a_story_that_raises_has_failed(tmp_path: Path, error: Exception, 
 
     async with open_room(tmp_path) as room:
         story = Script(room.fleet, fail)
-        async with open_operations(room.fleet, story) as runner:
+        async with open_operations(room.fleet, {Kind.REBUILD: story}) as runner:
             result = await over(room, await runner.start(room.host.id, Kind.REBUILD, "a test"))
         assert (result.outcome, result.detail) == (Outcome.FAILED, words)
         assert (room.state(), room.locks(), story.cleaned_up) == (State.FAILED, 0, 1)
@@ -131,7 +135,7 @@ async def test_a_cancel_returns_when_it_is_over(tmp_path: Path) -> None:
     """Failed host, free lock, cleaned up; and the next operation can start in the same breath."""
     async with open_room(tmp_path) as room:
         story = Script(room.fleet, forever)
-        async with open_operations(room.fleet, story) as runner:
+        async with open_operations(room.fleet, {Kind.REBUILD: story}) as runner:
             operation = await runner.start(room.host.id, Kind.REBUILD, "a test")
             await story.begun.wait()
             result = await runner.cancel(operation.id, "somebody")
@@ -146,7 +150,7 @@ async def test_a_cancel_before_the_first_step_counts(tmp_path: Path) -> None:
     """Between the start and the task's first breath there is no gap in which a cancel is lost."""
     async with (
         open_room(tmp_path) as room,
-        open_operations(room.fleet, Script(room.fleet, forever)) as runner,
+        open_operations(room.fleet, {Kind.REBUILD: Script(room.fleet, forever)}) as runner,
     ):
         operation = await runner.start(room.host.id, Kind.REBUILD, "a test")
         assert (await runner.cancel(operation.id, "somebody")).outcome is Outcome.CANCELLED
@@ -163,7 +167,7 @@ async def test_a_story_that_fails_while_it_is_cancelled_has_failed(tmp_path: Pat
 
     async with open_room(tmp_path) as room:
         story = Script(room.fleet, break_on_the_way_out)
-        async with open_operations(room.fleet, story) as runner:
+        async with open_operations(room.fleet, {Kind.REBUILD: story}) as runner:
             operation = await runner.start(room.host.id, Kind.REBUILD, "a test")
             await story.begun.wait()
             result = await runner.cancel(operation.id, "somebody")
@@ -176,7 +180,7 @@ async def test_a_clean_up_that_hangs_is_given_up(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("provd.orchestrator.operations.CLEAN_UP_SECONDS", 0.05)
     async with open_room(tmp_path) as room:
         story = Script(room.fleet, forever, trio.sleep_forever)
-        async with open_operations(room.fleet, story) as runner:
+        async with open_operations(room.fleet, {Kind.REBUILD: story}) as runner:
             operation = await runner.start(room.host.id, Kind.REBUILD, "a test")
             await story.begun.wait()
             with trio.fail_after(5):
@@ -188,13 +192,13 @@ async def test_a_stop_of_the_daemon_is_no_outcome_and_the_next_start_resumes(tmp
     """Leaving the nursery writes nothing; the story is told again from the database."""
     async with open_room(tmp_path) as room:
         story = Script(room.fleet, forever)
-        async with open_operations(room.fleet, story) as runner:
+        async with open_operations(room.fleet, {Kind.REBUILD: story}) as runner:
             operation = await runner.start(room.host.id, Kind.REBUILD, "a test")
             await story.begun.wait()
         assert room.operation(operation).active
         assert (room.state(), room.locks(), story.cleaned_up) == (State.PXE_READY, 1, 0)
     async with open_room(tmp_path) as room:
-        async with open_operations(room.fleet, Script(room.fleet, at_once)) as runner:
+        async with open_operations(room.fleet, {Kind.REBUILD: Script(room.fleet, at_once)}) as runner:
             runner.resume()
             assert (await over(room, operation)).outcome is Outcome.DONE
         assert room.locks() == 0
@@ -211,7 +215,7 @@ async def test_what_breaks_because_the_daemon_stops_is_no_failure(tmp_path: Path
 
     async with open_room(tmp_path) as room:
         story = Script(room.fleet, lose_the_connection)
-        async with open_operations(room.fleet, story) as runner:
+        async with open_operations(room.fleet, {Kind.REBUILD: story}) as runner:
             operation = await runner.start(room.host.id, Kind.REBUILD, "a test")
             await story.begun.wait()
         assert room.operation(operation).active
@@ -230,7 +234,7 @@ async def test_of_many_racing_starts_one_wins(tmp_path: Path) -> None:
 
     async with (
         open_room(tmp_path) as room,
-        open_operations(room.fleet, Script(room.fleet, forever)) as runner,
+        open_operations(room.fleet, {Kind.REBUILD: Script(room.fleet, forever)}) as runner,
     ):
         async with trio.open_nursery() as nursery:
             for _ in range(20):
@@ -243,7 +247,7 @@ async def test_a_request_that_hangs_up_while_it_starts_leaves_no_orphan(tmp_path
     """An operation that is in the database is in the nursery, whenever its request was cancelled."""
     async with open_room(tmp_path) as room:
         story = Script(room.fleet, at_once)
-        async with open_operations(room.fleet, story) as runner:
+        async with open_operations(room.fleet, {Kind.REBUILD: story}) as runner:
             with trio.move_on_after(0.001):
                 await runner.start(room.host.id, Kind.REBUILD, "a browser that hangs up")
             left = room.fleet.store.read(operations.active)

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provd.domain.errors import CannotInstall
+from provd.domain.hardware import Link
 from provd.domain.hosts import Mac, StaticAddress
 from provd.domain.installation import RAIDS, InstallPlan
 from provd.domain.secrets import Secret
 from provd.proxmox.answer import build_answer, management_mac
-from provd.proxmox.reports import Dmi, Link, SystemInfo
+from provd.proxmox.reports import Dmi, SystemInfo
 from provd.simulator.machine.answer_rules import InstallOrder, check_answer
 from provd.simulator.machine.hardware import Hardware, gpu_node, hostile, nuc
 from provd.simulator.machine.refusal import InstallerRefused

@@ -23,12 +23,10 @@ from provd.proxmox.cluster import (
     Member,
     NodeStatus,
     Ticket,
-    complaint,
     open_member,
-    parse,
     parse_status,
-    read_envelope,
 )
+from provd.proxmox.envelope import complaint, parse, read_envelope
 from provd.simulator.cluster import Cluster
 from provd.simulator.cluster.api import serve_api
 
@@ -84,7 +82,7 @@ async def test_status_of_a_cluster(tmp_path: Path) -> None:
         version = lab.cluster.read().config_version
     assert (status.name, status.quorate, status.version) == ("lab", True, version)
     assert sorted(status.nodes, key=lambda node: node.name) == [
-        NodeStatus(name="pve1", nodeid=1, ip=ip_address("127.0.0.1"), online=True),
+        NodeStatus(name="pve1", nodeid=1, ip=ip_address("127.0.0.1"), online=True, local=True),
         NodeStatus(name="pve2", nodeid=2, ip=ip_address("127.0.0.2"), online=True),
         NodeStatus(name="pve3", nodeid=3, ip=None, online=False),
     ]
@@ -104,7 +102,7 @@ async def test_status_of_a_machine_alone(tmp_path: Path) -> None:
         status = await lab.status()
         async with lab.open() as member:
             configured = await member.config_nodes()
-    me = NodeStatus(name="pve1", nodeid=0, ip=ip_address("127.0.0.1"), online=True)
+    me = NodeStatus(name="pve1", nodeid=0, ip=ip_address("127.0.0.1"), online=True, local=True)
     assert status == ClusterStatus(name=None, quorate=True, version=0, nodes=(me,))
     assert configured == ()
 
@@ -115,10 +113,10 @@ async def test_configured_nodes(tmp_path: Path) -> None:
         lab.cluster.add_member("pve2", "127.0.0.2", online=False)
         async with lab.open() as member:
             nodes = await member.config_nodes()
-    assert set(nodes) == {
-        ConfigNode(name="pve1", nodeid=1, quorum_votes=1, ring0_addr="127.0.0.1"),
-        ConfigNode(name="pve2", nodeid=2, quorum_votes=1, ring0_addr="127.0.0.2"),
-    }
+    assert sorted(nodes, key=lambda node: node.nodeid) == [
+        ConfigNode(name=f"pve{n}", nodeid=n, quorum_votes=1, ring0_addr=ip, links={0: ip})
+        for n, ip in ((1, "127.0.0.1"), (2, "127.0.0.2"))
+    ]
 
 
 # --- a member that says no -------------------------------------------------------------------------

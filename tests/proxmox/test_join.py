@@ -76,7 +76,7 @@ class Node:
         self, stdin: bytes = b"secret\n", fingerprint: str = FINGERPRINT, force: bool = False
     ) -> Ended:
         command = join.start_command(
-            operation_id=OPERATION, node=MEMBER, fingerprint=fingerprint, link0=NEWCOMER, force=force
+            operation_id=OPERATION, node=MEMBER, fingerprint=fingerprint, links={0: NEWCOMER}, force=force
         )
         return await self.run(command, stdin)
 
@@ -839,7 +839,7 @@ async def test_a_leaked_key_is_taken_out_of_the_cluster(lab: Lab) -> None:
 def test_what_pvecm_could_misread_is_refused(node: str, fingerprint: str, link0: str) -> None:
     """A value is one that is meant, before a password is sent anywhere."""
     with pytest.raises(Invalid):
-        join.start_command(operation_id=OPERATION, node=node, fingerprint=fingerprint, link0=link0)
+        join.start_command(operation_id=OPERATION, node=node, fingerprint=fingerprint, links={0: link0})
 
 
 @pytest.mark.parametrize("body", ["", "AAAA", f"{KEY_BODY} x", "*" * 50, f"{KEY_BODY}\n"])

@@ -7,17 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provd.domain.errors import BadDocument
+from provd.domain.hardware import Disk, Link
 from provd.domain.hosts import Mac
 from provd.proxmox.reports import (
+    MAX_REMEMBERED,
     Dmi,
-    Link,
     parse_install_report,
     parse_phone_home,
     parse_system_info,
     real_uuid,
 )
 from provd.simulator.machine.answer_keys import INSTALLERS
-from provd.simulator.machine.hardware import HOSTILE, hostile, nuc
+from provd.simulator.machine.hardware import HOSTILE, gpu_node, hostile, nuc
 from provd.simulator.machine.reports import system_information
 
 MAC = "1c:69:7a:aa:bb:cc"
@@ -145,6 +146,39 @@ def test_the_install_report() -> None:
     assert [link.name for link in report.links] == ["wlp1", "eno1"]
     assert report.product_version == "9.2.1"
     assert report.hardware_uuid == UUID
+
+
+def test_the_report_tells_disks() -> None:
+    """Under each name that a plan may use; what has no device or is no object is passed over."""
+    tower = gpu_node(MAC, "192.0.2.21")
+    told: list[Any] = [{"size": 1, "udev-properties": disk.udev} for disk in tower.disks]
+    told[1]["udev-properties"] |= {"ID_WWN_WITH_EXTENSION": "0x5000c500aabbcc00"}
+    odd = [7, {}, {"udev-properties": []}, {"udev-properties": {"ID_MODEL": "x"}}]
+    nvme, sda, sdb = parse_install_report(install_report(disks=[*odd, *told])).disks
+    assert [disk.device for disk in (nvme, sda, sdb)] == ["/dev/nvme0n1", "/dev/sda", "/dev/sdb"]
+    assert nvme.described == f"/dev/nvme0n1 (Samsung SSD 980 PRO 1TB, serial {tower.disks[0].serial})"
+    for name in (
+        "/dev/sda",
+        f"/dev/disk/by-id/ata-{tower.disks[1].udev['ID_SERIAL']}",
+        "/dev/disk/by-id/wwn-0x5000c500aabbcc00",
+    ):
+        assert [disk.is_called(name) for disk in (nvme, sda, sdb)] == [False, True, False]
+    assert nvme.is_called(f"/dev/disk/by-id/nvme-{tower.disks[0].udev['ID_WWN']}")
+    for nothing in (None, "x", [], {"a": 1}):
+        assert parse_install_report(install_report(disks=nothing)).disks == ()
+
+
+def test_what_is_remembered_is_bounded_and_harmless() -> None:
+    """However much a machine tells, and whatever it is called."""
+    many = [{"udev-properties": {"DEVNAME": "/dev/sd\n" * 99, "ID_MODEL": "x" * 999}}] * 999
+    disks = parse_install_report(install_report(disks=many)).disks
+    assert len(disks) == MAX_REMEMBERED
+    assert all(len(text) <= 128 and text.isprintable() for text in (disks[0].device, disks[0].model))
+    machine = parse_system_info(encode(system_information(hostile(NUC), "9.2"))).hardware
+    assert machine.disks is None
+    assert machine.installer == (9, 2)
+    assert all(text.isprintable() for text in (machine.product, *(link.name for link in machine.links)))
+    assert Disk(device="/dev/sda").described == "/dev/sda"
 
 
 def test_a_report_without_management_nic() -> None:

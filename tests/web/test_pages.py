@@ -14,12 +14,13 @@ from quart import Response
 from provd.config import load_config
 from provd.daemon import open_parts
 from provd.domain.activity import Activity, Level, News
+from provd.domain.hardware import Disk, Hardware, Link
 from provd.domain.hosts import Discovery, Host, HostId, HostOptions, Mac, OperationId, StaticAddress
 from provd.domain.lifecycle import ROAD, SETTLED, Fact, State
 from provd.domain.operations import Kind, Operation, Outcome
 from provd.domain.secrets import Secret
 from provd.orchestrator.fleet import Change
-from provd.store import hosts, operations
+from provd.store import hardware, hosts, operations
 from provd.web import access, assets, pages
 from provd.web.app import create_app
 from provd.web.pages import GROUPS, due, duration, steps
@@ -92,7 +93,9 @@ async def host_in(parts: Parts, state: State, name: str = "pve1", number: int = 
 
     def lead(change: Change) -> Host:
         operation = operations.open_(change.db, host, Kind.REBUILD, "a test", change.at)
-        parts.rebuild.begin(change, host, operation)
+        change.fact(host.id, Fact.REBUILD_STARTED, "armed")
+        key = operations.SealedKey(public_line=f"ssh-ed25519 AAAAC3Nza{operation.id} provd", sealed=b"sealed")
+        operations.keep_key(change.db, operation.id, key)
         for stage in ROAD[1 : ROAD.index(state) + 1 if state in ROAD else 3]:
             change.fact(host.id, FACTS[stage], f"{FACTS[stage]}")
         if state in SETTLED:
@@ -246,6 +249,22 @@ async def test_a_rebuild_says_what_it_wipes(parts: Parts) -> None:
     assert "This wipes /dev/sda, /dev/sdb of m1 ." in page.text
     assert page.by_id("rebuild-name")["pattern"] == "m1"
     assert "disabled" not in page.by_id("open-rebuild")
+
+
+async def test_what_a_machine_told_of_itself_is_shown(parts: Parts) -> None:
+    """Its disks and NICs, as text; a machine that was never installed has no such table."""
+    host = await register(parts, "pve1")
+    path = f"/hosts/{host.id}"
+    assert "hardware-title" not in Page(await html(parts, path)).all("id")
+    machine = Hardware(identity="x", product=EVIL, installer=(9, 2), links=(Link("eno1", host.mac),))
+    await parts.fleet.change(lambda change: hardware.keep(change.db, host.id, machine, change.at))
+    page = Page(await html(parts, path))
+    assert "a machine tells its disks when it has been installed" in page.text
+    assert "eno1" in page.text
+    assert "evil" not in [tag for tag, _ in page.elements]
+    disk = Disk(device="/dev/sda", model="WDC", serial="WX1")
+    await parts.fleet.change(lambda change: hardware.keep_disks(change.db, host.id, (disk,), change.at))
+    assert "/dev/sda WDC WX1" in Page(await html(parts, path)).text
 
 
 async def test_how_a_host_boots_is_shown_and_changed(parts: Parts) -> None:

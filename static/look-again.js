@@ -1,23 +1,23 @@
-// The doctor's page: looks again on request, and is drawn anew by the server.
+// A page about what was looked at last: looks again on request, and is drawn anew by the server.
 
 import { Problem, get, post } from "./api.js";
 import { byId, setText } from "./view.js";
 
-const form = byId("doctor-form");
+const form = byId("look-form");
 const button = form.querySelector("button");
 
 function show(busy, words = "") {
   button.disabled = busy;
-  byId("doctor-busy").hidden = !busy;
-  byId("doctor-alert").hidden = !words;
-  setText(byId("doctor-alert"), words);
+  byId("look-busy").hidden = !busy;
+  byId("look-alert").hidden = !words;
+  setText(byId("look-alert"), words);
 }
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   show(true);
   try {
-    await post("/api/doctor", {});
+    await post(form.dataset.api, {});
     location.reload();
   } catch (problem) {
     if (!(problem instanceof Problem)) console.error(problem);
@@ -25,15 +25,15 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-// Somebody else's examination was under way when the page was drawn.
+// Somebody else's look was under way when the page was drawn.
 async function waitForIt() {
   show(true);
   try {
-    while ((await get("/api/doctor")).busy) await new Promise((done) => setTimeout(done, 1000));
+    while ((await get(form.dataset.api)).busy) await new Promise((done) => setTimeout(done, 1000));
     location.reload();
   } catch (problem) {
     show(false, problem instanceof Problem ? problem.message : "");
   }
 }
 
-if (!byId("doctor-busy").hidden) waitForIt();
+if (!byId("look-busy").hidden) waitForIt();

@@ -1,0 +1,346 @@
+"""How a member leaves its cluster before it is rebuilt, or for good.
+
+    asked      it works as it did; it may be drained, and waits until the others can do without it
+    released   its votes are not counted on any more: it may go away at any moment
+    left       it was struck out, and what it left behind was saved and tidied up
+
+Where provd's own key opens the old system, that is disarmed, struck out and restarted. Where not, somebody
+switches it off, or it restarts into its network boot, and it is struck out when the cluster sees it offline.
+Each step looks before it acts, and takes whatever member is there; the one that leaves is never asked.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import trio
+from attrs import frozen
+
+from provd.domain.activity import Level, News
+from provd.domain.cluster import Cluster
+from provd.domain.errors import ClusterFailed, DeadlinePassed, SshFailed
+from provd.domain.hosts import HostId, OperationId
+from provd.domain.operations import Departure, Operation, Stage
+from provd.domain.secrets import Secret
+from provd.orchestrator.cluster_admin import ClusterAdmin
+from provd.orchestrator.fleet import Change, Fleet
+from provd.orchestrator.turns import Turns
+from provd.proxmox import leave
+from provd.proxmox.cluster import LoginRefused
+from provd.remote.ssh import Session
+from provd.store import departures
+
+POLL_SECONDS = 1.0
+OFFLINE_SECONDS = 180.0
+"""How long the cluster may take to see a node offline and to strike it out: a token timeout takes seconds,
+another change of the configuration up to two minutes (pve-cluster 9.1, cfs_lock)."""
+DRAIN_SECONDS = 3600.0
+"""Guests move at the speed of their memory and disks."""
+SWITCH_OFF_SECONDS = 1800.0
+KNOCK_SECONDS = 20.0
+
+TO_ARM = (
+    "its cluster services were disarmed: move the files of /etc/corosync/disarmed-by-provd back into "
+    "/etc/corosync and run `systemctl enable --now corosync pve-ha-crm pve-ha-lrm` on it"
+)
+
+Tell = Callable[[str, Level], Awaitable[None]]
+
+
+@frozen(kw_only=True)
+class Leaver:
+    """A member on its way out: which, for whom, and who is told."""
+
+    operation: Operation
+    host_id: HostId
+    node: str
+    password: Secret | None
+
+
+class Leaving:
+    def __init__(self, fleet: Fleet, turns: Turns, admin: ClusterAdmin) -> None:
+        self._fleet = fleet
+        self._turns = turns
+        self._admin = admin
+
+    def of(self, operation_id: OperationId) -> Departure | None:
+        return self._fleet.store.read(lambda db: departures.of(db, operation_id))
+
+    # --- while it still works ---
+
+    async def drain(self, who: Leaver) -> None:
+        """Into HA maintenance, and wait until HA has moved its services away."""
+        await self._admin.set_maintenance(who.node, on=True)
+        await self._tell(who, f"{who.node} goes into HA maintenance: its services move to other members")
+        left = ""
+        with trio.move_on_after(DRAIN_SECONDS):
+            while services := await self._admin.services_on(who.node, who.password):
+                if (now := ", ".join(services)) != left:
+                    left = now
+                    await self._tell(who, f"still on {who.node}: {left}")
+                await trio.sleep(POLL_SECONDS)
+            await self._tell(who, f"no HA service is on {who.node} any more")
+            return
+        raise DeadlinePassed(f"HA did not move {left} away from {who.node} within an hour")
+
+    async def release(self, who: Leaver, begin: Callable[[Change], None]) -> None:
+        """Wait until the others can do without it; then `begin`, with the turn taken."""
+
+        async def obstacle(away: frozenset[str]) -> str | None:
+            try:
+                cluster = await self._admin.look(who.password, beside=who.node)
+            except LoginRefused:
+                raise
+            except ClusterFailed as exc:
+                return str(exc)
+            return why_not_without(cluster, who.node, away, can_lower_expected=self._admin.key is not None)
+
+        def released(change: Change) -> None:
+            departures.set_stage(change.db, who.operation.id, Stage.RELEASED)
+            begin(change)
+
+        await self._turns.take(who.operation, who.host_id, obstacle, released)
+
+    # --- out of the cluster ---
+
+    async def leave_running(self, who: Leaver, departure: Departure) -> bool:
+        """Out of the cluster while the old system runs, and restart that. False: there is no way in."""
+        if self._admin.key is None or departure.keep_entry:
+            await self._turns.end(who.operation)
+            return False
+        try:
+            async with self._old_system(who.node) as session:
+                await session.run(leave.disarm_command())
+                await self._tell(who, f"the cluster services of {who.node} will not start again")
+                await self._strike_out(who, session)
+                await self._left(who)
+                await session.run(leave.restart_command())
+                await self._tell(who, f"{who.node} was restarted, to boot from the network")
+                return True
+        except SshFailed as exc:
+            await self._tell(who, f"{who.node} cannot be taken out of the cluster while it runs: {exc}")
+            await self._turns.end(who.operation)
+            return False
+
+    async def leave_when_off(self, who: Leaver, departure: Departure) -> None:
+        """Out of the cluster once that sees it offline; returns at once when it is out."""
+        if departure.stage is Stage.LEFT:
+            return
+        await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
+        if departure.keep_entry:
+            await self._tell(who, f"{who.node} keeps its entry in the cluster, to join again under it")
+        else:
+            await self._strike_out(who, None)
+        await self._left(who)
+
+    async def leave_for_good(self, who: Leaver) -> None:
+        """Out of the cluster, its HA rules and what it left there; switched off where provd gets in."""
+        if self._admin.key is not None:
+            try:
+                async with self._old_system(who.node) as session:
+                    await session.run(leave.disarm_command())
+                    await self._strike_out(who, session)
+                    await self._forget_rules(who)
+                    await self._left(who)
+                    await session.run(leave.power_off_command())
+                    await self._tell(who, f"{who.node} was switched off")
+                    return
+            except SshFailed as exc:
+                await self._tell(who, f"{who.node} cannot be taken out of the cluster while it runs: {exc}")
+        # The turn is free while a human walks to the switch.
+        await self._turns.end(who.operation)
+        await self._until_offline(who)
+        await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
+        await self._strike_out(who, None)
+        await self._forget_rules(who)
+        await self._left(who)
+
+    async def _until_offline(self, who: Leaver) -> None:
+        told = False
+        with trio.move_on_after(SWITCH_OFF_SECONDS):
+            while True:
+                with suppress(ClusterFailed):
+                    entry = (await self._admin.look(who.password, beside=who.node)).node(who.node)
+                    if entry is None or not entry.online:
+                        return
+                if not told:
+                    told = True
+                    await self._tell(who, f"please switch {who.node} off: then it is struck out")
+                await trio.sleep(POLL_SECONDS)
+        raise DeadlinePassed(f"{who.node} was not switched off within {SWITCH_OFF_SECONDS / 60:.0f} min")
+
+    async def _forget_rules(self, who: Leaver) -> None:
+        try:
+            for sentence in await self._admin.forget_in_ha_rules(who.node, who.password):
+                await self._tell(who, sentence)
+        except ClusterFailed as exc:
+            await self._tell(who, f"HA rules may still name {who.node}: {exc}", Level.WARNING)
+
+    async def clear_the_place(self, who: Leaver) -> None:
+        """Strike out an entry of a former life, before a join. The turn is the caller's."""
+        await self._strike_out(who, None)
+
+    async def _strike_out(self, who: Leaver, old_system: Session | None) -> None:
+        """Until no member lists it. What fails is tried again while there is time: members come and go."""
+        told: set[str] = set()
+        failure = ""
+        with trio.move_on_after(OFFLINE_SECONDS):
+            while True:
+                try:
+                    if await self._step(who, old_system):
+                        return
+                    reason = f"waits until the cluster sees {who.node} offline"
+                except LoginRefused:
+                    raise
+                except ClusterFailed as exc:
+                    reason = failure = str(exc)
+                if reason not in told:
+                    told.add(reason)
+                    await self._tell(who, reason)
+                await trio.sleep(POLL_SECONDS)
+        raise ClusterFailed(
+            f"{who.node} could not be struck out of the cluster within {OFFLINE_SECONDS:.0f} s: "
+            + (failure or "the cluster still sees it online; switch it off, or stop its corosync")
+        )
+
+    async def _step(self, who: Leaver, old_system: Session | None) -> bool:
+        """One look and one act; True when it is out and tidied up after."""
+        cluster = await self._admin.look(who.password, beside=who.node)
+        entry = cluster.node(who.node)
+        if entry is None:
+            await self._tidy_up(who)
+            return True
+        rest = cluster.struck(who.node)
+        if entry.online:
+            if old_system is None:
+                return False
+            if cluster.spare_votes({who.node}) >= 0:
+                await old_system.run(leave.stop_corosync_command())
+                return False
+            # A cluster of two would lose its quorum before it could strike anybody out. Disarmed, the node
+            # is struck out while it runs; that stops its corosync (corosync-cfgtool -k).
+        elif not cluster.quorate:
+            await self._lower_expected(who, cluster, rest)
+        await self._admin.strike_out(who.node, who.password)
+        await self._tell(who, f"{who.node} was struck out of the cluster (pvecm delnode)")
+        return False
+
+    async def _lower_expected(self, who: Leaver, cluster: Cluster, rest: Cluster) -> None:
+        """A cluster that lost its quorum with this node and no other may be told to do without its vote."""
+        missing = [node.name for node in rest.nodes if not node.online]
+        if missing:
+            raise ClusterFailed(
+                f"the cluster has no quorum to strike {who.node} out with: bring {', '.join(missing)} back"
+            )
+        votes = rest.votes_without()
+        if self._admin.key is None:
+            raise ClusterFailed(
+                f"the cluster has no quorum without {who.node}: run `pvecm expected {votes}` and then `pvecm "
+                f"delnode {who.node}` on another member, or set credentials.cluster_ssh_key_file"
+            )
+        beside = who.node
+        await self._admin.expect_votes(votes, beside=beside)
+        await self._tell(who, f"the others are content with their own {votes} votes (pvecm expected {votes})")
+
+    async def _tidy_up(self, who: Leaver) -> None:
+        if self._admin.key is None:
+            return
+        tidied = await self._admin.tidy_up(who.node, str(who.operation.id))
+        if tidied.copy:
+            await self._tell(
+                who,
+                f"what {who.node} left in /etc/pve was removed; a copy is on {tidied.member}: {tidied.copy}",
+            )
+        if tidied.guests:
+            await self._tell(
+                who,
+                f"/etc/pve/nodes/{who.node} stays, for it has guests: {', '.join(tidied.guests)}",
+                Level.WARNING,
+            )
+
+    async def _left(self, who: Leaver) -> None:
+        def write(change: Change) -> None:
+            departures.set_stage(change.db, who.operation.id, Stage.LEFT)
+            departures.end_turn(change.db, who.operation.id)
+
+        await self._fleet.change(write)
+
+    # --- taken back ---
+
+    async def take_back(self, who: Leaver, departure: Departure) -> None:
+        """An operation ended on the way: the member works again as it did, as far as that is possible."""
+        if departure.drain:
+            await self._admin.set_maintenance(who.node, on=False)
+            await self._tell(who, f"{who.node} is out of HA maintenance again")
+        if departure.stage is not Stage.RELEASED or self._admin.key is None:
+            return
+        cluster = await self._admin.look(who.password, beside=who.node)
+        if cluster.node(who.node) is None:
+            await self._tell(
+                who, f"{who.node} is no member of the cluster any more: rebuild it", Level.WARNING
+            )
+            return
+        try:
+            async with self._old_system(who.node) as session:
+                armed = await session.run(leave.arm_command())
+        except SshFailed as exc:
+            await self._tell(who, f"{who.node} does not answer ({exc}). Should its old system boot, {TO_ARM}")
+            return
+        if armed.exit_status == 0:
+            await self._tell(who, f"the cluster services of {who.node} run again")
+        else:
+            await self._tell(who, f"{who.node}: {TO_ARM}", Level.WARNING)
+
+    async def end_maintenance(self, who: Leaver) -> None:
+        """HA maintenance outlives a restart (pve-docs, ha-manager.adoc), and so a rebuild under one name."""
+        await self._admin.set_maintenance(who.node, on=False)
+        await self._tell(who, f"{who.node} is out of HA maintenance again")
+
+    @asynccontextmanager
+    async def _old_system(self, node: str) -> AsyncIterator[Session]:
+        """Raises `SshFailed`, also when nobody answers in time."""
+        async with AsyncExitStack() as stack:
+            try:
+                with trio.fail_after(KNOCK_SECONDS):
+                    session = await stack.enter_async_context(self._admin.open_node(node))
+            except trio.TooSlowError as exc:
+                raise SshFailed("nobody answers") from exc
+            yield session
+
+    async def _tell(self, who: Leaver, message: str, level: Level = Level.INFO) -> None:
+        await self._fleet.note(
+            News(
+                event="cluster.leave",
+                message=message,
+                level=level,
+                host_id=who.host_id,
+                operation_id=who.operation.id,
+            )
+        )
+
+
+async def nothing_in_the_way(away: frozenset[str]) -> str | None:
+    await trio.lowlevel.checkpoint()
+    return None
+
+
+def why_not_without(
+    cluster: Cluster, node: str, away: frozenset[str], *, can_lower_expected: bool
+) -> str | None:
+    """Why the cluster cannot do without `node` now, while `away` may be away too; None: it can."""
+    others = cluster.struck(node).nodes
+    missing = [other.name for other in others if not other.online]
+    if not others:
+        return f"{node} is the only member of its cluster"
+    if not cluster.quorate:
+        return f"the cluster has no quorum (offline: {', '.join(missing) or 'none'})"
+    if cluster.spare_votes({node, *away}) >= 0:
+        return None
+    # Nobody else is missing: the others are told to do without this vote in the moment it goes.
+    if can_lower_expected and not missing and not away:
+        return None
+    rest = cluster.votes_without({node, *away})
+    gone = f", {', '.join(sorted(away))} being away" if away else ""
+    return (
+        f"without {node} the cluster would have {rest} of {cluster.expected_votes} votes and no quorum{gone}"
+        + (f"; offline: {', '.join(missing)}" if missing else "")
+    )
