@@ -12,7 +12,9 @@ import yaml
 
 from provd.simulator import lab
 from provd.simulator.cluster import Cluster
-from provd.simulator.lab import SEATS, Lab, free_port, prepare, serve_files
+from provd.simulator.lab import Lab, free_port, prepare, serve_files
+from provd.simulator.operator import PATIENCE
+from provd.simulator.seats import SEATS
 from simulator.scripted_daemon import scripted_daemon
 
 FIRST, SECOND, THIRD, MEMBER = (seat.mac for seat in SEATS)
@@ -148,11 +150,11 @@ async def test_a_lab_that_runs(tmp_path: Path) -> None:
                     await daemon.wait_for("/api/hosts/1/installed", times)
                     await read_until(f"{FIRST}  has nothing left to do")
                     seen = len(daemon.of("/api/hosts"))
-                    await daemon.wait_for("/api/hosts", seen + 2)
+                    await daemon.wait_for("/api/hosts", seen + PATIENCE + 3)
                     # Two boots each time, and none more although the host is still said to be pxe_ready.
                     assert len(daemon.of(f"/ipxe/{FIRST.replace(':', '-')}")) == 2 * times
                     daemon.hosts[FIRST] = "ready"
-                    await daemon.wait_for("/api/hosts", seen + 4)
+                    await daemon.wait_for("/api/hosts", seen + PATIENCE + 5)
             assert processes_of(made.directory / "machines")
             program.terminate()
             await read_until("the lab is off")
