@@ -55,7 +55,7 @@ takes up to four seconds; both together must fit into what an operation has for 
 KEY_LIVES = timedelta(days=1)
 """How long a host itself honours our key, should nobody ever come to take it away."""
 
-RETRY = "*Retry from join* cleans up on both sides and joins again, without a new installation"
+RETRY = "“Retry from join” on its page cleans up on both sides and joins again, without a new installation"
 
 
 class Entering:

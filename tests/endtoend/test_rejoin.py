@@ -1,4 +1,4 @@
-"""*Retry from join*: what a failed join left is cleaned up on both sides, and the host joins without a wipe."""
+"""Retry from join: what a failed join left is cleaned up on both sides, and the host joins without a wipe."""
 
 from pathlib import Path
 
