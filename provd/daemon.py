@@ -48,6 +48,7 @@ from provd.orchestrator.member_keys import MemberKeys
 from provd.orchestrator.operations import Story, open_operations
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.orchestrator.rebuild import Rebuild
+from provd.orchestrator.rehearsals import Rehearsals, standing_credentials
 from provd.orchestrator.rejoin import Rejoin
 from provd.orchestrator.trail import Trail
 from provd.orchestrator.turns import Turns
@@ -171,6 +172,7 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 passwords=passwords,
                 cluster_link=link,
                 cluster_watch=ClusterWatch(config.proxmox, config.ssh, cluster, link, member_keys, fleet),
+                rehearsals=Rehearsals(config, store, book, link.survey, standing_credentials(cluster)),
                 cluster_token=cluster.token,
                 cluster_key=cluster.key,
                 desk=BootDesk(config, book, fleet, operations, seal, installers, trail.heard),

@@ -42,15 +42,6 @@ class Departing:
             return await self._member(host, None) is not None
         return any(one.name.lower() == host.hostname.lower() for one in self._link.remembered())
 
-    async def wish(
-        self, host: Host, password: Secret | None, *, drain: bool | None, keep_entry: bool
-    ) -> Wish:
-        member = None
-        with suppress(ClusterFailed):
-            member = await self._member(host, password)
-        drain = self._drain if drain is None else drain
-        return Wish(member=member, drain=drain, keep_entry=keep_entry)
-
     async def start(self, host_id: HostId, password: Secret | None, by: str) -> Operation:
         """Begin to take it out of cluster, inventory and provd. Raises `ClusterFailed`, `Conflict`."""
         host = self._fleet.host(host_id)

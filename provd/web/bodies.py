@@ -38,14 +38,16 @@ class Registration:
 
 
 @frozen(kw_only=True)
-class RebuildBody:
-    """POST …/rebuild"""
+class RebuildWish:
+    """POST /api/hosts/{id}/rebuild"""
 
-    password: Secret | None = None
-    drain: bool | None = None
-    keep_entry: bool = False
-    force: str | None = None
-    """The host's name, typed by who overrides what the rehearsal said."""
+    password: Secret | None
+    force: str | None
+    """The host's name, typed to go on in spite of what a rehearsal said."""
+    drain: bool | None
+    """None: as the configuration says."""
+    keep_entry: bool
+    """A member is not struck out, and joins again under its entry."""
 
 
 class Fields:
@@ -121,7 +123,7 @@ def parse_registration(body: bytes) -> Registration:
 
 
 def parse_password(body: bytes) -> Secret | None:
-    """POST …/rebuild and …/cluster-password; an empty body says nothing."""
+    """POST …/cluster-password; an empty body says nothing."""
     if not body.strip():
         return None
     fields = Fields(parse_json(body))
@@ -130,19 +132,17 @@ def parse_password(body: bytes) -> Secret | None:
     return password
 
 
-def parse_rebuild(body: bytes) -> RebuildBody:
-    """An empty body wishes for nothing."""
-    if not body.strip():
-        return RebuildBody()
-    fields = Fields(parse_json(body))
-    wishes = RebuildBody(
+def parse_rebuild(body: bytes) -> RebuildWish:
+    """POST …/rebuild; an empty body wishes nothing."""
+    fields = Fields(parse_json(body) if body.strip() else {})
+    wish = RebuildWish(
         password=fields.optional("cluster_password", _one_line_secret),
+        force=fields.optional("force", str),
         drain=fields.flag("drain"),
         keep_entry=fields.flag("keep_entry") or False,
-        force=fields.optional("force", str),
     )
     fields.end()
-    return wishes
+    return wish
 
 
 def parse_wishes(body: bytes) -> HostOptions:

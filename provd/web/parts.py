@@ -19,6 +19,7 @@ from provd.orchestrator.image_jobs import ImageJobs
 from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.passwords import ClusterPasswords
+from provd.orchestrator.rehearsals import Rehearsals
 from provd.orchestrator.trail import Trail
 from provd.orchestrator.turns import Turns
 from provd.orchestrator.waits import Waits
@@ -45,6 +46,7 @@ class Parts:
     passwords: ClusterPasswords
     cluster_link: ClusterLink
     cluster_watch: ClusterWatch
+    rehearsals: Rehearsals
     cluster_token: ApiToken | None
     cluster_key: KeyPair | None
     """For SSH to the cluster's members."""
