@@ -17,6 +17,7 @@ from attrs import frozen
 
 from provd.domain.activity import Level, News
 from provd.domain.cluster import Cluster
+from provd.domain.documents import one_line
 from provd.domain.errors import ClusterFailed, DeadlinePassed, SshFailed
 from provd.domain.hosts import HostId, OperationId
 from provd.domain.operations import Departure, Operation, Stage
@@ -107,9 +108,11 @@ class Leaving:
         if self._admin.key is None or departure.keep_entry:
             await self._turns.end(who.operation)
             return
+        # It has the turn, unless it gave that back before the daemon was restarted.
+        await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
         try:
             async with self._old_system(who.node) as session:
-                await session.run(leave.disarm_command())
+                await _disarm(session, who)
                 await self._tell(who, f"the cluster services of {who.node} will not start again")
                 await self._strike_out(who, session)
                 await self._left(who)
@@ -133,9 +136,10 @@ class Leaving:
     async def leave_for_good(self, who: Leaver) -> None:
         """Out of the cluster, its HA rules and what it left there; switched off where provd gets in."""
         if self._admin.key is not None:
+            await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
             try:
                 async with self._old_system(who.node) as session:
-                    await session.run(leave.disarm_command())
+                    await _disarm(session, who)
                     await self._strike_out(who, session)
                     await self._forget_rules(who)
                     await self._left(who)
@@ -216,6 +220,9 @@ class Leaving:
                 return False
             # A cluster of two would lose its quorum before it could strike anybody out. Disarmed, the node
             # is struck out while it runs; that stops its corosync (corosync-cfgtool -k).
+            if rest.spare_votes() < 0:
+                missing = ", ".join(node.name for node in rest.nodes if not node.online)
+                raise ClusterFailed(f"without {who.node} the others have no quorum: bring {missing} back")
         elif not cluster.quorate:
             await self._lower_expected(who, cluster, rest)
         await self._admin.strike_out(who.node, who.password)
@@ -314,6 +321,13 @@ class Leaving:
                 operation_id=who.operation.id,
             )
         )
+
+
+async def _disarm(session: Session, who: Leaver) -> None:
+    """Raises `SshFailed` too when it cannot be done: it is not struck out, to come back unasked."""
+    done = await session.run(leave.disarm_command())
+    if done.exit_status != 0:
+        raise SshFailed(f"its cluster services could not be disarmed: {one_line(done.stderr)}")
 
 
 async def nothing_in_the_way(away: frozenset[str]) -> str | None:
