@@ -37,7 +37,9 @@ another change of the configuration up to two minutes (pve-cluster 9.1, cfs_lock
 DRAIN_SECONDS = 3600.0
 """Guests move at the speed of their memory and disks."""
 SWITCH_OFF_SECONDS = 1800.0
-KNOCK_SECONDS = 20.0
+KNOCK_SECONDS = 8.0
+"""A machine that was switched off says nothing. There must be time left to say so in what an operation has
+for its cleaning up."""
 
 TO_ARM = (
     "its cluster services were disarmed: move the files of /etc/corosync/disarmed-by-provd back into "
