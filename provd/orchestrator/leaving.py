@@ -105,11 +105,11 @@ class Leaving:
 
     # --- out of the cluster ---
 
-    async def leave_running(self, who: Leaver, departure: Departure) -> None:
-        """Out of the cluster while the old system runs, and restart that. Without a way in: nothing."""
+    async def leave_running(self, who: Leaver, departure: Departure) -> bool:
+        """Out of the cluster while the old system runs, and restart that. False: there is no way in."""
         if self._admin.key is None or departure.keep_entry:
             await self._turns.end(who.operation)
-            return
+            return False
         # It has the turn, unless it gave that back before the daemon was restarted.
         await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
         try:
@@ -120,9 +120,11 @@ class Leaving:
                 await self._left(who)
                 await session.run(leave.restart_command())
                 await self._tell(who, f"{who.node} was restarted, to boot from the network")
+                return True
         except SshFailed as exc:
             await self._tell(who, f"{who.node} cannot be taken out of the cluster while it runs: {exc}")
             await self._turns.end(who.operation)
+            return False
 
     async def leave_when_off(self, who: Leaver, departure: Departure) -> None:
         """Out of the cluster once that sees it offline; returns at once when it is out."""

@@ -85,6 +85,12 @@ class Situation:
         return frozenset(name for name in self.away if not self.is_me(name))
 
     @property
+    def drains(self) -> bool:
+        """Whether it goes into HA maintenance: asked for, a running member, and provd has the key to it."""
+        member = self.member
+        return self.drain and member is not None and member.online and self.credentials.ssh_key
+
+    @property
     def wanted_addresses(self) -> tuple[IPAddress, ...]:
         """Those that the host's options give it for good."""
         options = self.host.options

@@ -41,6 +41,11 @@ def set_stage(db: Db, operation_id: OperationId, stage: Stage) -> None:
     db.execute("UPDATE departures SET stage = ? WHERE operation_id = ?", (stage, operation_id))
 
 
+def released(db: Db) -> frozenset[str]:
+    """Members that an operation may take away at any moment, and has not struck out yet."""
+    return released_beside(db, OperationId(0))
+
+
 def released_beside(db: Db, operation_id: OperationId) -> frozenset[str]:
     """Members that other operations may take away at any moment, and have not struck out yet."""
     rows = db.execute(

@@ -40,17 +40,24 @@ class ServedAnswer:
 
 def open_(db: Db, host: Host, kind: Kind, started_by: str, at: datetime) -> Operation:
     """Begin an operation and take its host's lock, or raise `Conflict` naming who has it."""
-    holder = active_on(db, host.id)
-    if holder is not None:
-        raise Conflict(
-            f"{host.hostname} is busy: {holder.kind} {holder.id} has been running since "
-            f"{holder.started_at:%Y-%m-%d %H:%M:%S} UTC; wait for it or cancel it first"
-        )
+    if (who := busy(db, host)) is not None:
+        raise Conflict(who)
     cursor = db.execute(
         "INSERT INTO operations (host_id, hostname, kind, started_by, started_at) VALUES (?, ?, ?, ?, ?)",
         (host.id, host.hostname, kind, started_by, timestamp(at)),
     )
     return get(db, OperationId(cursor.lastrowid or 0))
+
+
+def busy(db: Db, host: Host) -> str | None:
+    """Who has the host, as a sentence; None: nobody."""
+    holder = active_on(db, host.id)
+    if holder is None:
+        return None
+    return (
+        f"{host.hostname} is busy: {holder.kind} {holder.id} has been running since "
+        f"{holder.started_at:%Y-%m-%d %H:%M:%S} UTC; wait for it or cancel it first"
+    )
 
 
 def close(db: Db, operation_id: OperationId, outcome: Outcome, detail: str, at: datetime) -> None:

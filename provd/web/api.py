@@ -1,13 +1,16 @@
 """The REST API: requests in, commands to the parts, views out. Errors become problem documents."""
 
+import trio
 from quart import Blueprint, Response, g, jsonify, request
 
 from provd.domain.errors import Conflict, Invalid
 from provd.domain.hosts import Host, HostId, OperationId
-from provd.domain.operations import Kind
+from provd.domain.operations import Kind, Wish
+from provd.orchestrator.rehearsal import rehearse
 from provd.store import activity, hosts, operations
 from provd.web import bodies
 from provd.web.parts import Parts
+from provd.web.rehearsal import blocked, rehearsal_view, tell_overridden
 from provd.web.views import (
     View,
     activity_view,
@@ -20,6 +23,9 @@ from provd.web.views import (
 PAGE = 100
 """Rows in a list unless `?limit=` says otherwise."""
 MOST = 1_000
+
+REHEARSAL_SECONDS = 20.0
+"""A member that hangs is told to be unknown within this time."""
 
 
 def blueprint(parts: Parts) -> Blueprint:
@@ -58,7 +64,7 @@ def blueprint(parts: Parts) -> Blueprint:
             password = bodies.parse_password(await bodies.received())
             operation = await parts.departing.start(host.id, password, g.actor)
             return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
-        if wish is None and parts.departing.is_known_member(host):
+        if wish is None and await parts.departing.is_member(host):
             raise Conflict(
                 f"{host.hostname} is a member of the cluster: say cluster=remove to take it out of there"
                 " and the inventory first, or cluster=keep to forget it here and leave it as it is"
@@ -76,16 +82,40 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.post("/hosts/<id:host_id>/rebuild")
     async def rebuild_host(host_id: int) -> Response:
-        password = bodies.parse_password(await bodies.received())
-        if password is None and parts.passwords.standing is None:
+        dry_run = _flag("dry_run")
+        wish = bodies.parse_rebuild(await bodies.received())
+        host = parts.fleet.host(HostId(host_id))
+        if wish.force is not None and wish.force != host.hostname:
+            raise Invalid(f"force must be the name of the host, {host.hostname}", "force")
+        if not dry_run and wish.password is None and parts.entering.needs_password(host):
             raise Invalid(
                 "the root password of a cluster member is needed to join: give it as "
                 "cluster_password, or name a file in credentials.cluster_password_file",
                 "cluster_password",
             )
-        operation = await parts.operations.start(HostId(host_id), Kind.REBUILD, g.actor)
-        if password is not None:
-            parts.passwords.give(operation.id, password)
+        with trio.fail_after(REHEARSAL_SECONDS):
+            situation = await parts.rehearsals.look(host.id, wish.password, drain=wish.drain)
+        rehearsal = rehearse(situation)
+        if dry_run:
+            return jsonify(rehearsal_view(rehearsal, situation))
+        if blockers := rehearsal.final_blockers if wish.force else rehearsal.blockers:
+            return blocked(rehearsal, blockers)
+        overridden = tuple(check.name for check in rehearsal.blockers)
+        operation = await parts.operations.start(
+            host.id,
+            Kind.REBUILD,
+            g.actor,
+            Wish(
+                member=situation.member,
+                drain=situation.drains,
+                keep_entry=wish.keep_entry,
+                overridden=overridden,
+            ),
+        )
+        if wish.password is not None:
+            parts.passwords.give(operation.id, wish.password)
+        if overridden:
+            await tell_overridden(parts.fleet, operation, rehearsal, g.actor)
         return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
 
     # --- operations ---
@@ -179,6 +209,13 @@ def _one_of(name: str, words: tuple[str, ...]) -> str | None:
 
 def _limit() -> int:
     return min(max(_number("limit") or PAGE, 1), MOST)
+
+
+def _flag(name: str) -> bool:
+    text = request.args.get(name, "false")
+    if text not in ("true", "false"):
+        raise Invalid(f"{name} must be true or false", name)
+    return text == "true"
 
 
 def _number(name: str) -> int | None:

@@ -37,6 +37,19 @@ class Registration:
     options: HostOptions
 
 
+@frozen(kw_only=True)
+class RebuildWish:
+    """POST /api/hosts/{id}/rebuild"""
+
+    password: Secret | None
+    force: str | None
+    """The host's name, typed to go on in spite of what a rehearsal said."""
+    drain: bool | None
+    """None: as the configuration says."""
+    keep_entry: bool
+    """A member is not struck out, and joins again under its entry."""
+
+
 class Fields:
     """A JSON object whose fields are taken one by one; what nobody took is an error."""
 
@@ -64,6 +77,13 @@ class Fields:
         value = self.optional(name, parse)
         if value is None:
             raise Invalid(f"{self._path}{name} is missing", self._path + name)
+        return value
+
+    def flag(self, name: str) -> bool | None:
+        """None when it is absent or null."""
+        value = self._left.pop(name, None)
+        if value is not None and not isinstance(value, bool):
+            raise Invalid(f"{self._path}{name} must be true or false", self._path + name)
         return value
 
     def texts(self, name: str, parse: Callable[[str], T]) -> tuple[T, ...] | None:
@@ -103,13 +123,26 @@ def parse_registration(body: bytes) -> Registration:
 
 
 def parse_password(body: bytes) -> Secret | None:
-    """POST …/rebuild and …/cluster-password; an empty body says nothing."""
+    """POST …/cluster-password; an empty body says nothing."""
     if not body.strip():
         return None
     fields = Fields(parse_json(body))
     password = fields.optional("cluster_password", _one_line_secret)
     fields.end()
     return password
+
+
+def parse_rebuild(body: bytes) -> RebuildWish:
+    """POST …/rebuild; an empty body wishes nothing."""
+    fields = Fields(parse_json(body) if body.strip() else {})
+    wish = RebuildWish(
+        password=fields.optional("cluster_password", _one_line_secret),
+        force=fields.optional("force", str),
+        drain=fields.flag("drain"),
+        keep_entry=fields.flag("keep_entry") or False,
+    )
+    fields.end()
+    return wish
 
 
 def parse_wishes(body: bytes) -> HostOptions:

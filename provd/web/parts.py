@@ -12,12 +12,14 @@ from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
+from provd.orchestrator.entering import Entering
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.front_desk import FrontDesk
 from provd.orchestrator.image_jobs import ImageJobs
 from provd.orchestrator.installers import Installers
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.passwords import ClusterPasswords
+from provd.orchestrator.rehearsals import Rehearsals
 from provd.orchestrator.trail import Trail
 from provd.orchestrator.turns import Turns
 from provd.orchestrator.waits import Waits
@@ -40,9 +42,11 @@ class Parts:
     turns: Turns
     operations: Operations
     departing: Departing
+    entering: Entering
     passwords: ClusterPasswords
     cluster_link: ClusterLink
     cluster_watch: ClusterWatch
+    rehearsals: Rehearsals
     cluster_token: ApiToken | None
     cluster_key: KeyPair | None
     """For SSH to the cluster's members."""

@@ -254,26 +254,20 @@ CASES: list[tuple[str, Situation, Result | str, str]] = [
     (
         "credentials",
         evolve(GOOD, credentials=Credentials(password=False, token=True, ssh_key=True)),
+        FINE,
+        "over SSH, by provd's key",
+    ),
+    (
+        "credentials",
+        evolve(GOOD, credentials=Credentials(password=False, token=True, ssh_key=False)),
         FINAL,
         "to strike it out and to let it join",
     ),
     (
         "credentials",
-        evolve(NEWCOMER, credentials=Credentials(password=False, token=True, ssh_key=True)),
-        BUT,
-        "joins over SSH",
-    ),
-    (
-        "credentials",
-        evolve(NEWCOMER, credentials=Credentials(password=False, token=True, ssh_key=False)),
+        evolve(GOOD, survey="down", credentials=Credentials(password=False, token=False, ssh_key=False)),
         FINAL,
-        "to let it join",
-    ),
-    (
-        "credentials",
-        evolve(GOOD, survey="down", credentials=Credentials(password=False, token=False, ssh_key=True)),
-        FINAL,
-        "root's password",
+        "is needed to let it join",
     ),
     ("permissions", GOOD, FINE, "could be read"),
     ("permissions", hidden("guests"), BUT, "the token may not"),
@@ -304,19 +298,21 @@ CASES: list[tuple[str, Situation, Result | str, str]] = [
     ("release", seen(releases={"pve1": "strange"}), BUT, "Not all members"),
     ("release", seen(unseen={"releases": "595"}), BUT, "Not all members"),
     # --- quorum
-    ("leaving", GOOD, FINE, "with 1 to spare"),
-    ("leaving", lab(3), BUT, "just keep their majority"),
-    ("leaving", lab(3, 3), BUT, "2 of 3 votes stay, quorum 2"),
-    ("leaving", lab(3, 1), FINAL, "because pve1 is offline"),
-    ("leaving", lab(5, 1, 2), FINAL, "because pve1, pve2 are offline"),
-    ("leaving", lab(5, away=("pve1", "pve2")), BUT, "waits for the rebuild of pve1, pve2"),
-    ("leaving", lab(5, away=("pve3",)), FINE, "with 1 to spare"),
-    ("leaving", lab(5, quorate=False), FINAL, "no quorum"),
-    ("leaving", lab(1, nodes=nodes(3)[2:]), FINAL, "is the whole cluster"),
-    ("leaving", lab(2, nodes=nodes(3)[1:]), BUT, "pvecm expected 1"),
-    ("leaving", lab(2, it=NO_KEY, nodes=nodes(3)[1:]), FINAL, "cluster_ssh_key_file"),
-    ("leaving", lab(2, nodes=nodes(3, (2,))[1:]), FINAL, "because pve2 is offline"),
-    ("leaving", lab(2, nodes=nodes(3)[1:], qdevice_votes=1), BUT, "just keep"),
+    ("quorum", GOOD, FINE, "with 1 to spare"),
+    ("quorum", lab(3), BUT, "just keep their majority"),
+    ("quorum", lab(3, 3), BUT, "2 of 3 votes stay, quorum 2"),
+    ("quorum", lab(3, 1), FINAL, "because pve1 is offline"),
+    ("quorum", lab(5, 1, 2), FINAL, "because pve1, pve2 are offline"),
+    ("quorum", lab(5, away=("pve1", "pve2")), BUT, "waits for the rebuild of pve1, pve2"),
+    ("quorum", lab(5, away=("pve3",)), FINE, "with 1 to spare"),
+    ("quorum", lab(5, quorate=False), FINAL, "no quorum"),
+    ("quorum", lab(1, nodes=nodes(3)[2:]), FINAL, "is the whole cluster"),
+    ("quorum", lab(2, nodes=nodes(3)[1:]), BUT, "strikes it out while it still runs"),
+    ("quorum", lab(2, it=NO_KEY, nodes=nodes(3)[1:]), NO, "cluster_ssh_key_file"),
+    ("quorum", lab(3, nodes=(*nodes(2), evolve(nodes(3)[2], votes=3))), BUT, "pve1, pve2 have no majority"),
+    ("quorum", lab(2, nodes=nodes(3)[1:], away=("pve2",)), BUT, "waits for the rebuild of pve2"),
+    ("quorum", lab(2, nodes=nodes(3, (2,))[1:]), FINAL, "because pve2 is offline"),
+    ("quorum", lab(2, nodes=nodes(3)[1:], qdevice_votes=1), BUT, "just keep"),
     ("joining", GOOD, FINE, "4 of 5 votes are there while it joins, quorum 3"),
     ("joining", lab(3), FINE, "2 of 3 votes"),
     ("joining", lab(5, 1, 2), FINAL, "pve1, pve2 is missing"),
@@ -344,6 +340,7 @@ CASES: list[tuple[str, Situation, Result | str, str]] = [
     ("ha", seen(ha_services=(HERE,)), NO, "Rebuild it with drain"),
     ("ha", seen(DRAINED, ha_services=(HERE,)), BUT, "goes into HA maintenance first"),
     ("ha", seen(evolve(NO_KEY, drain=True), ha_services=(HERE,)), NO, "no SSH key to drain"),
+    ("ha", evolve(NO_KEY, drain=True), BUT, "is not drained"),
     ("ha", lab(5, 3, it=seen(DRAINED, ha_services=(HERE,))), NO, "cannot be drained"),
     (
         "ha",
@@ -426,10 +423,10 @@ def test_a_member_of_a_healthy_cluster_may_be_rebuilt() -> None:
 @pytest.mark.parametrize(
     ("name", "it"),
     [
-        *((name, NEWCOMER) for name in ("leaving", "guests", "ha", "ceph", "storage", "nodeid")),
+        *((name, NEWCOMER) for name in ("quorum", "guests", "ha", "ceph", "storage", "nodeid")),
         *((name, evolve(GOOD, plan="no")) for name in ("disks", "nic", "answer")),
-        *((name, evolve(GOOD, survey=None)) for name in ("leaving", "joining", "guests", "credentials")),
-        *((name, evolve(GOOD, survey="down")) for name in ("leaving", "joining", "guests", "permissions")),
+        *((name, evolve(GOOD, survey=None)) for name in ("quorum", "joining", "guests", "credentials")),
+        *((name, evolve(GOOD, survey="down")) for name in ("quorum", "joining", "guests", "permissions")),
     ],
 )
 def test_what_does_not_arise_is_not_asked(name: str, it: Situation) -> None:
@@ -590,9 +587,13 @@ def test_nobody_leaves_who_takes_the_majority_along(it: Situation) -> None:
         return
     results = {check.name: check for check in rehearse(it).checks}
     others = [node for node in it.cluster.nodes if not it.is_me(node.name)]
-    if it.cluster.spare_votes({it.name}) < 0 and (len(others) != 1 or not it.credentials.ssh_key):
-        assert results["leaving"].blocks
-        assert not results["leaving"].overridable
+    if it.cluster.spare_votes({it.name}) >= 0 and it.cluster.quorate and others:
+        return
+    if not it.cluster.quorate or not all(node.online for node in others):
+        assert results["quorum"].blocks
+        assert not results["quorum"].overridable
+    else:
+        assert results["quorum"].blocks or it.credentials.ssh_key
 
 
 def test_a_survey_has_no_field_that_nobody_asks_for() -> None:

@@ -12,7 +12,9 @@ import yaml
 
 from provd.simulator import lab
 from provd.simulator.cluster import Cluster
-from provd.simulator.lab import SEATS, Lab, free_port, prepare, serve_files
+from provd.simulator.lab import Lab, free_port, prepare, serve_files
+from provd.simulator.operator import PATIENCE
+from provd.simulator.seats import SEATS
 from simulator.scripted_daemon import scripted_daemon
 
 FIRST, SECOND, THIRD, MEMBER = (seat.mac for seat in SEATS)
@@ -138,17 +140,21 @@ async def test_a_lab_that_runs(tmp_path: Path) -> None:
                 assert [one["server_type"] for one in registered] == ["nuc", "gpu-node", "nuc"]
                 assert [one.get("hostname") for one in registered] == [None, None, "pve3"]
                 assert not daemon.of(f"/ipxe/{FIRST.replace(':', '-')}")
-                for times in (1, 2):
+                power = made.directory / "machines" / FIRST.replace(":", "-") / "root/run/initctl"
+                for times in (1, 2, 3):
                     daemon.armed = True
                     daemon.hosts[FIRST] = "pxe_ready"
+                    if times == 3:  # it restarts by itself, and the operator leaves its button alone
+                        power.write_text("reboot\n")
+                        await read_until(f"{FIRST}  was told to reboot")
                     await daemon.wait_for("/api/hosts/1/installed", times)
                     await read_until(f"{FIRST}  has nothing left to do")
                     seen = len(daemon.of("/api/hosts"))
-                    await daemon.wait_for("/api/hosts", seen + 2)
+                    await daemon.wait_for("/api/hosts", seen + PATIENCE + 3)
                     # Two boots each time, and none more although the host is still said to be pxe_ready.
                     assert len(daemon.of(f"/ipxe/{FIRST.replace(':', '-')}")) == 2 * times
                     daemon.hosts[FIRST] = "ready"
-                    await daemon.wait_for("/api/hosts", seen + 4)
+                    await daemon.wait_for("/api/hosts", seen + PATIENCE + 5)
             assert processes_of(made.directory / "machines")
             program.terminate()
             await read_until("the lab is off")
@@ -161,5 +167,5 @@ async def test_a_lab_that_runs(tmp_path: Path) -> None:
             await program.stdout.aclose()
     assert Cluster.open(made.cluster_dir).read().nodes["pve3"].online is False
     wipes = made.directory / "machines" / FIRST.replace(":", "-") / "disks/nvme0n1.wipes"
-    assert wipes.read_text() == "2"
+    assert wipes.read_text() == "3"
     assert not processes_of(made.directory)

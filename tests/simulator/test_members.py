@@ -205,6 +205,32 @@ async def test_what_is_left_of_a_struck_out_node(three: Members) -> None:
     assert not any("root@pve3" in line for line in three.cluster.authorized_keys())
 
 
+async def test_guests_are_files(three: Members) -> None:
+    """A guest's configuration lies with its node, moves with it, and is gone when somebody removes it."""
+    with three.cluster.edit() as state:
+        state.guests = [Guest(vmid=100, node="pve3"), Guest(vmid=101, node="pve3", type="lxc")]
+    listed = "cd $PROVD_ROOT/etc/pve/nodes; ls pve*/qemu-server/* pve*/lxc/* 2>/dev/null"
+    assert (await three.ssh("pve1", listed)).out == "pve3/lxc/101.conf\npve3/qemu-server/100.conf\n"
+    with three.cluster.edit() as state:
+        state.guests[0].node = "pve2"
+    assert (await three.ssh("pve1", listed)).out == "pve2/qemu-server/100.conf\npve3/lxc/101.conf\n"
+    await three.ssh("pve1", "rm -r $PROVD_ROOT/etc/pve/nodes/pve3/lxc")
+    with three.cluster.edit() as state:
+        state.ha_maintenance = []
+    assert (await three.ssh("pve1", listed)).out == "pve2/qemu-server/100.conf\n"
+
+
+async def test_removed_configuration_comes_back_with_a_change(three: Members) -> None:
+    """pmxcfs writes corosync.conf anew when the cluster's changes, though somebody removed it."""
+    await three.ssh("pve2", "rm $PROVD_ROOT/etc/corosync/corosync.conf")
+    conf = three.members["pve2"].root / "etc/corosync/corosync.conf"
+    with three.cluster.edit() as state:
+        state.ha_maintenance = []
+    assert not conf.exists()
+    assert (await three.ssh("pve1", "pvecm delnode pve3")).status == 0
+    assert conf.read_bytes() == (three.cluster.pve / "corosync.conf").read_bytes()
+
+
 async def test_missed_change_of_members(three: Members) -> None:
     """Corosync exits on a member that was off while another left, until it gets the new corosync.conf.
 
@@ -253,7 +279,7 @@ async def test_separation_of_a_member(three: Members) -> None:
 async def test_local_mode(three: Members) -> None:
     """`pmxcfs -l` makes /etc/pve the machine's own without quorum; a second pmxcfs finds the first."""
     await three.ssh("pve3", "systemctl stop pve-cluster corosync && pmxcfs -l")
-    again = await three.ssh("pve3", "pmxcfs -l")
+    again = await three.ssh("pve3", "killall -0 pmxcfs && pmxcfs -l")
     assert again.status == 255
     assert "unable to acquire pmxcfs lock" in again.err
     assert (await three.ssh("pve3", "systemctl is-active pve-cluster")).out == "inactive\n"

@@ -38,6 +38,8 @@ def ha(it: Situation) -> Check | None:
     if survey.ha_services is None:
         return unknown("ha", "Whether HA uses it could not be seen.", it.unseen("ha_services"), AUDITOR)
     here = [f"{service.sid} ({service.state})" for service in survey.ha_services if it.is_me(service.node)]
+    if not here and it.drain and not it.credentials.ssh_key:
+        return but("ha", "HA has no service on it, and without the SSH key it is not drained.")
     if not here:
         return fine("ha", "HA has no service on it.", f"{len(survey.ha_services)} services in the cluster")
     count, evidence = _count(len(here), "HA service"), listed(here, 20)
@@ -173,7 +175,7 @@ def _of_member(it: Situation) -> Survey | None:
 
 def _moves(it: Situation, survey: Survey, guest: Guest) -> bool:
     """Whether draining takes it away."""
-    if not it.drain or survey.ha_services is None:
+    if not it.drains or survey.ha_services is None:
         return False
     sid = f"{'ct' if guest.kind == 'lxc' else 'vm'}:{guest.vmid}"
     return any(service.sid == sid and it.is_me(service.node) for service in survey.ha_services)

@@ -49,18 +49,16 @@ def credentials(it: Situation) -> Check | None:
     has = it.credentials
     at_hand = {"root's password": has.password, "API token": has.token, "SSH key": has.ssh_key}
     evidence = ", ".join(f"{name}: {'yes' if there else 'no'}" for name, there in at_hand.items())
-    if not has.password and not (has.ssh_key and it.cluster is not None and it.member is None):
+    if not has.password and not has.ssh_key:
         needs = "to strike it out and to let it join" if it.member is not None else "to let it join"
         return never(
             "credentials",
-            f"root's password of the cluster is needed {needs}.",
+            f"root's password of the cluster is needed {needs}, or provd's SSH key.",
             evidence,
-            "Type it, or name a file in credentials.cluster_password_file.",
+            "Type the password, or name a file in credentials.cluster_password_file.",
         )
     if not has.password:
-        return but(
-            "credentials", "It joins over SSH, by provd's key: root's password is not at hand.", evidence
-        )
+        return fine("credentials", "All that needs a credential is done over SSH, by provd's key.", evidence)
     if has.ssh_key or it.member is None:
         return fine("credentials", "Everything that the steps need is at hand.", evidence)
     return but(

@@ -1,6 +1,6 @@
 """Whether the cluster keeps its majority while a member goes, is away, and comes again."""
 
-from provd.domain.cluster import Cluster, Survey
+from provd.domain.cluster import Cluster, Node, Survey
 from provd.domain.rehearsal import Check
 from provd.orchestrator.rehearsal_checks import but, fine, never, no, unknown
 from provd.orchestrator.situation import Situation, listed
@@ -14,62 +14,65 @@ def leaving(it: Situation) -> Check | None:
     votes = _votes(cluster, cluster.votes_without({it.name}))
     if len(cluster.nodes) == 1:
         return never(
-            "leaving",
+            "quorum",
             f"{it.name} is the whole cluster: with it, the cluster and its configuration would be gone.",
             votes,
             "Let another node join first, or take the host out of the cluster: option `cluster: none`.",
         )
     if not cluster.quorate:
         return never(
-            "leaving",
+            "quorum",
             "The cluster has no quorum: nobody can be struck out of it, and nobody can join it.",
             votes,
             "Bring members back until `pvecm status` says Quorate: Yes.",
         )
     spare = cluster.spare_votes({it.name})
     if spare < 0:
-        return _without_majority(it, cluster, votes)
+        return _without_majority(it, cluster, member, votes)
     if waits_for := _waits_for(it, cluster.spare_votes({it.name, *it.others_away}) >= 0):
-        return but("leaving", f"It waits for {waits_for} before it goes away.", votes)
+        return but("quorum", f"It waits for {waits_for} before it goes away.", votes)
     if spare == 0:
         return but(
-            "leaving",
+            "quorum",
             "The others just keep their majority while it is away: if one more of them fails meanwhile, the "
             "cluster stands still.",
             votes,
         )
-    return fine("leaving", f"The others keep their majority while it is away, with {spare} to spare.", votes)
+    return fine("quorum", f"The others keep their majority while it is away, with {spare} to spare.", votes)
 
 
-def _without_majority(it: Situation, cluster: Cluster, votes: str) -> Check:
-    others = [node for node in cluster.nodes if not it.is_me(node.name)]
-    if len(others) == 1 and others[0].online and not cluster.qdevice_votes:
-        stays = others[0].name
-        standstill = (
-            f"without {it.name}, {stays} has no majority of 2 votes: its /etc/pve is read-only, and where HA "
-            "has services, it restarts itself after a minute"
-        )
-        if it.credentials.ssh_key:
-            return but(
-                "leaving",
-                f"This is a cluster of two: {standstill}. So provd tells it over SSH to expect one vote only "
-                f"(`pvecm expected 1`) as soon as {it.name} is off, and strikes {it.name} out then.",
-                votes,
-            )
-        return never(
-            "leaving",
-            f"This is a cluster of two: {standstill}. Only over SSH could it be told to expect one vote.",
-            votes,
-            "Set credentials.cluster_ssh_key_file, or add a third vote: another node or a QDevice.",
-        )
+def _without_majority(it: Situation, cluster: Cluster, member: Node, votes: str) -> Check:
+    others = [node for node in cluster.nodes if node is not member]
     offline = [node.name for node in others if not node.online]
-    return never(
-        "leaving",
-        f"Without it the others have no majority, because {listed(offline) or 'their votes'} "
-        f"{'is' if len(offline) == 1 else 'are'} {'offline' if offline else 'too few'}: no guest could be "
-        "started, and nobody struck out.",
+    if offline:
+        return never(
+            "quorum",
+            f"Without it the others have no majority, because {listed(offline)} "
+            f"{'is' if len(offline) == 1 else 'are'} offline: no guest could be started, nobody struck out.",
+            votes,
+            f"Bring {listed(offline)} back first.",
+        )
+    stay = listed([node.name for node in others])
+    standstill = (
+        f"Without its vote {stay} {'has' if len(others) == 1 else 'have'} no majority: /etc/pve would be "
+        "read-only there, and a node with HA services restarts itself after a minute"
+    )
+    if it.credentials.ssh_key and not it.others_away:
+        return but(
+            "quorum",
+            f"{standstill}. So provd disarms {it.name} over SSH and strikes it out while it still runs; if "
+            f"it is off before that, {stay} is told to do without its vote (`pvecm expected`).",
+            votes,
+        )
+    if it.credentials.ssh_key:
+        what = f"It waits for {_rebuild_of_others(it)} before it goes away. {standstill}."
+        return but("quorum", what, votes)
+    return no(
+        "quorum",
+        f"{standstill}. Only over SSH can provd keep that short.",
         votes,
-        f"Bring {listed(offline) or 'more members'} back first.",
+        "Set credentials.cluster_ssh_key_file, or add a vote: another node or a QDevice. Who goes on all the "
+        f"same has to run `pvecm expected {cluster.votes_without({it.name})}` on {stay} when it is off.",
     )
 
 
@@ -133,4 +136,8 @@ def _votes(cluster: Cluster, there: int) -> str:
 
 def _waits_for(it: Situation, fits: bool) -> str:
     """Whose return opens the way, when it is other operations of provd only that stand in it."""
-    return "" if fits else f"the rebuild of {listed(sorted(it.others_away))}"
+    return "" if fits else _rebuild_of_others(it)
+
+
+def _rebuild_of_others(it: Situation) -> str:
+    return f"the rebuild of {listed(sorted(it.others_away))}"
