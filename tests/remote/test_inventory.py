@@ -26,6 +26,7 @@ from provd.remote.inventory import Registration, RegistrationFailed, register, r
 
 CONTRACT = Path(__file__).parents[2] / "deploy" / "inventory-openapi.yaml"
 TOKEN = Secret("token-which-nobody-may-see")
+GONE = (200, 202, 204, 404, 410)
 PVE4 = Registration(
     hardware_id="4c4c4544-0042-3510-8050-b4c04f564433",
     hostname="pve4",
@@ -129,7 +130,10 @@ def test_the_contract_names_the_same_fields() -> None:
     sent = {field.name for field in attrs.fields(Registration)} - {"hardware_id"}
     assert set(server["required"]) == set(server["properties"]) == sent
     assert set(contract["paths"]) == {"/servers/{hardware_id}"}
-    assert {"200", "201", "204"} <= set(contract["paths"]["/servers/{hardware_id}"]["put"]["responses"])
+    methods = contract["paths"]["/servers/{hardware_id}"]
+    assert set(methods) == {"put", "delete"}
+    assert {"200", "201", "204"} <= set(methods["put"]["responses"])
+    assert {*map(str, GONE), "default"} == set(methods["delete"]["responses"])
 
 
 @pytest.mark.parametrize("token", [None, Secret("")])
@@ -289,7 +293,7 @@ async def untell(base_url: str, hardware_id: str = PVE4.hardware_id) -> Registra
     return failed
 
 
-@pytest.mark.parametrize("status", [200, 202, 204, 404, 410])
+@pytest.mark.parametrize("status", GONE)
 async def test_an_entry_is_taken_away(status: int) -> None:
     """One that is not there, or not any more, is as good; the request has no body, and the token."""
     async with inventory(status) as server:
