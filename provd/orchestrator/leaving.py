@@ -122,9 +122,15 @@ class Leaving:
                 await self._tell(who, f"{who.node} was restarted, to boot from the network")
                 return True
         except SshFailed as exc:
-            await self._tell(who, f"{who.node} cannot be taken out of the cluster while it runs: {exc}")
+            await self._tell(who, self._how_far(who, exc))
             await self._turns.end(who.operation)
             return False
+
+    def _how_far(self, who: Leaver, exc: SshFailed) -> str:
+        departure = self.of(who.operation.id)
+        if departure is not None and departure.stage is Stage.LEFT:
+            return f"{who.node} has left the cluster; restart it, or switch it off, by hand: {exc}"
+        return f"{who.node} cannot be taken out of the cluster while it runs: {exc}"
 
     async def leave_when_off(self, who: Leaver, departure: Departure) -> None:
         """Out of the cluster once that sees it offline; returns at once when it is out."""
@@ -151,7 +157,7 @@ class Leaving:
                     await self._tell(who, f"{who.node} was switched off")
                     return
             except SshFailed as exc:
-                await self._tell(who, f"{who.node} cannot be taken out of the cluster while it runs: {exc}")
+                await self._tell(who, self._how_far(who, exc))
         # The turn is free while a human walks to the switch.
         await self._turns.end(who.operation)
         await self._until_offline(who)
