@@ -8,7 +8,7 @@ import pytest
 import trio
 from attrs import define
 
-from orchestrator.cluster_admin_lab import PASSWORD, Lab, open_admin
+from orchestrator.cluster_admin_lab import KILL_OWN_SSHD, PASSWORD, Lab, open_admin
 from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import HostOptions, Mac
 from provd.domain.operations import Departure, Kind, Operation, Stage, Wish
@@ -78,7 +78,7 @@ async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 async def test_a_member_that_runs_leaves_and_restarts(room: Room) -> None:
     """Disarmed, struck out, tidied up after; the others are quorate throughout, and the turn is free."""
     who = await room.leaver("pve2")
-    await room.leaving.leave_running(who, room.departure(who))
+    assert await room.leaving.leave_running(who, room.departure(who))
     assert "pve2" not in room.nodes()
     assert room.departure(who).stage is Stage.LEFT
     assert room.turns.holder() is None
@@ -139,6 +139,20 @@ async def test_who_cannot_be_disarmed_is_not_struck_out(room: Room) -> None:
     assert room.turns.holder() is None
     [told] = [line for line in room.lab.told() if "could not be disarmed" in line]
     assert told.startswith("pve2 cannot be taken out of the cluster while it runs")
+
+
+async def test_one_that_has_left_and_does_not_restart(room: Room) -> None:
+    """It is out, and a human is asked to restart it; nobody waits for it to leave once more."""
+    shell = room.root("pve2") / "usr/local/sbin/sh"
+    head = '#!/bin/sh\ncase "$*" in *" reboot") ;; *) exec /bin/sh "$@";; esac\n'
+    shell.write_text(head + KILL_OWN_SSHD)
+    shell.chmod(0o755)
+    who = await room.leaver("pve2")
+    assert not await room.leaving.leave_running(who, room.departure(who))
+    assert room.nodes() == ["pve1", "pve3"]
+    assert room.lab.told()[-1].startswith(
+        "pve2 has left the cluster; restart it, or switch it off, by hand: "
+    )
 
 
 async def test_one_that_is_off_is_struck_out(room: Room) -> None:
