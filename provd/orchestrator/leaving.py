@@ -59,6 +59,10 @@ class Leaver:
     password: Secret | None
 
 
+class ByHand(ClusterFailed):
+    """Only a human can go on from here: to wait and try again does not help."""
+
+
 class Leaving:
     def __init__(self, fleet: Fleet, turns: Turns, admin: ClusterAdmin) -> None:
         self._fleet = fleet
@@ -201,7 +205,7 @@ class Leaving:
                     if await self._step(who, old_system):
                         return
                     reason = f"waits until the cluster sees {who.node} offline"
-                except LoginRefused:
+                except (LoginRefused, ByHand):
                     raise
                 except ClusterFailed as exc:
                     reason = failure = str(exc)
@@ -248,7 +252,7 @@ class Leaving:
             )
         votes = rest.votes_without()
         if self._admin.key is None:
-            raise ClusterFailed(
+            raise ByHand(
                 f"the cluster has no quorum without {who.node}: run `pvecm expected {votes}` and then `pvecm "
                 f"delnode {who.node}` on another member, or set credentials.cluster_ssh_key_file"
             )
