@@ -1,9 +1,10 @@
 // The page of one host.
 
-import { Problem, call, get, post } from "./api.js";
+import { Problem, call, get } from "./api.js";
 import { wireDialogs, wireForm } from "./forms.js";
 import { coalesced, follow } from "./live.js";
 import { forgetDownloads, showDownload } from "./progress.js";
+import { wireRehearsal } from "./rehearsal.js";
 import { wireTrail } from "./trail.js";
 import { addLine, blank, byId, group, part, setText, showBadge, showLink, showMoment, showNote, showSpan, showStatus } from "./view.js";
 import { tick } from "./clock.js";
@@ -23,7 +24,6 @@ function showHost(host) {
   setText(byId("running-id"), String(host.operation_id ?? ""));
   byId("open-rebuild").disabled = busy || "blocked" in byId("open-rebuild").dataset;
   byId("open-remove").disabled = busy;
-  byId("member-warning").hidden = host.state !== "ready";
 }
 
 function operationRow(operation) {
@@ -78,11 +78,7 @@ follow((activity) => {
 }, showProgress);
 
 wireDialogs();
-wireForm(byId("rebuild-form"), async (fields) => {
-  const password = fields.cluster_password;
-  const operation = await post(`/api/hosts/${id}/rebuild`, password ? { cluster_password: password } : {});
-  location.assign(`/ops/${operation.id}`);
-});
+wireRehearsal(id);
 wireForm(byId("boot-form"), async (fields) => {
   // The API replaces a host's options as a whole: what this form does not show stays as it is.
   const { options } = await get(`/api/hosts/${id}`);

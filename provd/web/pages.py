@@ -21,7 +21,7 @@ from provd.domain.operations import Operation, Outcome
 from provd.orchestrator.planning import make_plan
 from provd.store import activity, hardware, hosts, operations, registrations
 from provd.store.database import Db, now
-from provd.web.api import all_hosts, one_host
+from provd.web.api import all_hosts, joins, one_host
 from provd.web.parts import Parts
 from provd.web.trail import BLANK_STATION, trail_view
 from provd.web.views import (
@@ -137,7 +137,8 @@ def blueprint(parts: Parts) -> Blueprint:
             ],
             keep=RECENT,
             pending=read(lambda db: registrations.of_host(db, host.id)),
-            needs_password=parts.passwords.standing is None,
+            needs_password=parts.passwords.standing is None and joins(parts, host),
+            has_key=parts.cluster_key is not None,
             existing_node=parts.config.proxmox.existing_node,
             hardware=hardware_view(reported)
             if (reported := read(lambda db: hardware.get(db, host.id))) is not None

@@ -26,7 +26,7 @@ from provd.web.app import create_app
 from provd.web.parts import Parts
 
 NET = "127.78.9"
-PASSWORD = "root's own password"  # noqa: S105
+PASSWORD = "root's own password"
 CONFIG = """
 server: {{public_url: "http://127.0.0.1:8080", auth: off}}
 pxe: {{enabled: false}}
