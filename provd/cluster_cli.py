@@ -17,11 +17,11 @@ from provd.doctor.findings import healthy
 from provd.doctor_cli import EXIT_PROBLEM, WIDEST, Command, Commands, lines
 from provd.domain.errors import NotFound
 from provd.orchestrator.bell import Bell
-from provd.orchestrator.cluster_link import ClusterLink
+from provd.orchestrator.cluster_link import ClusterLink, is_configured
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.member_keys import MemberKeys
 from provd.store import members
-from provd.store.database import Store
+from provd.store.database import Db, Store
 from provd.store.members import RememberedMember
 
 OpenState = Callable[[Config], AbstractContextManager[Store]]
@@ -69,12 +69,22 @@ async def looked_at(config: Config, store: Store) -> tuple[Look, Sequence[Rememb
     return await watch.examine(knock=True), link.remembered()
 
 
-def forget(_: Config, store: Store, options: argparse.Namespace) -> None:
-    known = store.read(members.everyone)
-    if not trio.run(store.write, lambda db: members.forget(db, [options.name])):
-        names = ", ".join(one.name for one in known) or "none"
+def forget(config: Config, store: Store, options: argparse.Namespace) -> None:
+    """The configured member loses its host key only: by its row the others are known to be of its cluster."""
+    known = {one.name.lower(): one for one in store.read(members.everyone)}
+    one = known.get(options.name.lower())
+    if one is None:
+        names = ", ".join(one.name for one in known.values()) or "none"
         raise NotFound(f"no member {options.name} is remembered; there are: {names}")
-    print(f"{options.name} is forgotten; when the cluster lists it, its SSH host key is pinned anew")
+
+    def write(db: Db) -> None:
+        if is_configured(config.proxmox, one):
+            members.pin_host_keys(db, one.name, [])
+        else:
+            members.forget(db, [one.name])
+
+    trio.run(store.write, write)
+    print(f"{one.name} is forgotten; at the next contact its SSH host key is pinned anew")
 
 
 def report(look: Look, remembered: Sequence[RememberedMember], width: int, *, colour: bool) -> Iterator[str]:

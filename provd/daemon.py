@@ -34,6 +34,7 @@ from provd.orchestrator.boot import BootDesk
 from provd.orchestrator.cluster_admin import ClusterAdmin
 from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.decommission import Decommission
+from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.entering import Entering
@@ -58,8 +59,8 @@ from provd.proxmox.mode_file import build_mode_file
 from provd.remote.inventory import unregister
 from provd.remote.keys import Seal, load_master_key
 from provd.server_types import ServerTypeBook
-from provd.store import activity
-from provd.store.database import now, open_store
+from provd.store import activity, retries
+from provd.store.database import Db, now, open_store
 from provd.store.images import Image
 from provd.web import access, image_server, server
 from provd.web.app import create_app
@@ -97,7 +98,7 @@ async def run(config: Config, environ: Mapping[str, str] = os.environ) -> None:
             log.info("listening on %s; open %s", config.server.listen, config.server.public_url)
 
             services.start_soon(systemd.feed_watchdog, systemd.watchdog_interval(environ))
-            services.start_soon(forget_old_activity, parts)
+            services.start_soon(forget_what_is_over, parts)
             systemd.notify("READY=1")
     log.info("stopped; what was going on will be taken up at the next start")
 
@@ -166,6 +167,8 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 waits=waits,
                 turns=turns,
                 operations=operations,
+                departing=Departing(fleet, link, passwords, operations, drain=config.proxmox.drain),
+                entering=entering,
                 passwords=passwords,
                 cluster_link=link,
                 cluster_watch=ClusterWatch(config.proxmox, config.ssh, cluster, link, member_keys, fleet),
@@ -260,10 +263,16 @@ async def deliver_to_inventory(parts: Parts, environ: Mapping[str, str]) -> None
         await outbox.serve(parts.fleet, section, token, client)
 
 
-async def forget_old_activity(parts: Parts) -> None:
+async def forget_what_is_over(parts: Parts) -> None:
+    """Old history, and keys of failed joins that their hosts do not honour any more."""
+
+    def forget(db: Db) -> None:
+        activity.prune(db, now())
+        retries.forget_expired(db, now())
+
     while True:
-        await parts.store.write(lambda db: activity.prune(db, now()))
-        await trio.sleep(24 * 3600)
+        await parts.store.write(forget)
+        await trio.sleep(3600)
 
 
 async def stop_on_signal(

@@ -1,6 +1,6 @@
 // The page of one host.
 
-import { Problem, call, get } from "./api.js";
+import { Problem, call, get, post } from "./api.js";
 import { wireDialogs, wireForm } from "./forms.js";
 import { coalesced, follow } from "./live.js";
 import { forgetDownloads, showDownload } from "./progress.js";
@@ -24,6 +24,8 @@ function showHost(host) {
   setText(byId("running-id"), String(host.operation_id ?? ""));
   byId("open-rebuild").disabled = busy || "blocked" in byId("open-rebuild").dataset;
   byId("open-remove").disabled = busy;
+  byId("retry-form").hidden = host.state !== "failed" || host.retry_until === null;
+  if (host.retry_until !== null) showMoment(part(byId("retry-form"), "retry-until"), host.retry_until);
 }
 
 function operationRow(operation) {
@@ -86,7 +88,12 @@ wireForm(byId("boot-form"), async (fields) => {
   await call("PATCH", `/api/hosts/${id}`, { options });
   location.reload();
 });
-wireForm(byId("remove-form"), async () => {
-  await call("DELETE", `/api/hosts/${id}`);
-  location.assign("/");
+wireForm(byId("retry-form"), async ({ cluster_password: password }) => {
+  const operation = await post(`/api/hosts/${id}/rejoin`, password ? { cluster_password: password } : {});
+  location.assign(`/ops/${operation.id}`);
+});
+wireForm(byId("remove-form"), async ({ cluster = "keep", cluster_password: password }) => {
+  const operation = await call(
+    "DELETE", `/api/hosts/${id}?cluster=${cluster}`, password ? { cluster_password: password } : undefined);
+  location.assign(operation ? `/ops/${operation.id}` : "/");
 });

@@ -17,7 +17,7 @@ from attrs import define, evolve
 
 from provd import cluster_cli
 from provd.cluster_watch import ClusterWatch, Look, look_view
-from provd.config import ProxmoxSection, SshSection
+from provd.config import ProxmoxSection, SshSection, load_config
 from provd.credentials import ClusterCredentials
 from provd.doctor.findings import Finding, Result
 from provd.domain.errors import Conflict, NotFound
@@ -35,6 +35,7 @@ from provd.store import activity, members
 from provd.store.database import Store, now, open_store
 
 NET = "127.78.6"
+PIN = ":".join(["AA"] * 32)
 TOKEN = "provd@pve!reads=6650a1b2-0000-4000-8000-000000000001"
 CREDENTIALS = ClusterCredentials(token=ApiToken.parse(Secret(TOKEN)))
 EXAMPLES = Path(__file__).parents[1] / "deploy" / "examples"
@@ -303,7 +304,7 @@ async def test_check_prints_members_and_findings(tmp_path: Path) -> None:
         assert "Connection refused" in out
 
 
-def commanded(store: Store, *words: str) -> None:
+def commanded(store: Store, config: Path, *words: str) -> None:
     commands = argparse.ArgumentParser().add_subparsers(required=True)
 
     def add(one: argparse.ArgumentParser, command: Any, *names: str) -> None:
@@ -313,20 +314,25 @@ def commanded(store: Store, *words: str) -> None:
 
     cluster_cli.add_commands(commands, add, lambda config: nullcontext(store))
     options = commands.choices["cluster"].parse_args(words)
-    options.command(None, options)
+    options.command(load_config(config, {}), options)
 
 
 def test_forget_drops_a_member_with_its_host_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By name in any case; an unknown one is answered with those that there are."""
+    """By name in any case; the configured one is unpinned only, an unknown one is a clear error."""
     with open_store(tmp_path / "provd.db") as store:
+        config = set_up(tmp_path, ProxmoxSection(existing_node=ip_address("10.0.0.1"), join_fingerprint=PIN))
         one = members.RememberedMember(name="pve1", address="10.0.0.1", fingerprint="AA", seen_at=now())
 
         async def remember() -> None:
-            await store.write(lambda db: members.remember(db, [one, evolve(one, name="pve2")]))
+            others = [one, evolve(one, name="pve2", address="10.0.0.2")]
+            await store.write(lambda db: members.remember(db, others))
+            for each in others:
+                await store.write(lambda db, name=each.name: members.pin_host_keys(db, name, ["ssh-rsa AA"]))
 
         trio.run(remember)
-        commanded(store, "forget", "PVE1")
-        assert "is forgotten" in capsys.readouterr().out
-        assert [each.name for each in store.read(members.everyone)] == ["pve2"]
-        with pytest.raises(NotFound, match="there are: pve2"):
-            commanded(store, "forget", "pve1")
+        for name in ("PVE1", "pve2"):
+            commanded(store, config, "forget", name)
+            assert f"{name.lower()} is forgotten" in capsys.readouterr().out
+        assert [(each.name, each.ssh_host_keys) for each in store.read(members.everyone)] == [("pve1", ())]
+        with pytest.raises(NotFound, match="there are: pve1"):
+            commanded(store, config, "forget", "pve2")

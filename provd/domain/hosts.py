@@ -167,6 +167,8 @@ class Host:
     memory_mib: int | None = None
     """As the machine's last first boot reported it. None: not known yet."""
     inventory_pending: bool = False
+    retry_until: datetime | None = None
+    """Until when a join that failed can be tried again without a new installation."""
 
 
 @frozen(kw_only=True)

@@ -50,8 +50,6 @@ class Departure:
     nodeid: int
     votes: int
     drain: bool
-    forced: bool
-    """Whoever asked accepted that quorum may be lost."""
     keep_entry: bool
     """It joins again under its entry, which is not struck out."""
     stage: Stage
@@ -64,7 +62,6 @@ class Departure:
             nodeid=member.nodeid,
             votes=member.votes,
             drain=wish.drain,
-            forced="quorum" in wish.overridden,
             keep_entry=wish.keep_entry,
             stage=Stage.ASKED,
         )

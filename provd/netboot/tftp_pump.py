@@ -20,8 +20,10 @@ BATCH = 64
 TURN = 1e-3
 """Seconds until other tasks get their turn, however much there is to do here."""
 PATIENCE = 20e-6
-"""Seconds to look again before going to sleep: about what going to sleep costs, so that at worst it
-costs twice, and a neighbour who answers sooner is spared the way through the scheduler."""
+"""Seconds to look again before going to sleep: about what going to sleep costs, so that a neighbour who
+answers sooner is spared the way through the scheduler."""
+SHORT_SLEEP = 200e-6
+"""Seconds. Who slept longer has no such neighbours, and goes to sleep at once the next time."""
 TICK = 0.05
 """Seconds between two looks at the clock, for all sockets at once: a timer for each, moved with each
 datagram, would cost as much as the datagrams."""
@@ -64,7 +66,7 @@ class Pump:
 
     async def _watch_sockets(self) -> None:
         poll, readers = self._epoll.poll, self._readers
-        turn_ends = idle_since = 0.0
+        turn_ends = idle_since = patience = 0.0
         while True:
             ready = poll(0, BATCH)
             clock = perf_counter()
@@ -76,9 +78,11 @@ class Pump:
                 if idle_since > turn_ends:
                     await trio.lowlevel.checkpoint()
                     turn_ends = perf_counter() + TURN
-            elif clock - idle_since > PATIENCE:
+            elif clock - idle_since > patience:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                turn_ends = perf_counter() + TURN
+                woken = perf_counter()
+                patience = PATIENCE if woken - idle_since < SHORT_SLEEP else 0.0
+                turn_ends = woken + TURN
 
     async def _watch_clock(self) -> None:
         while True:

@@ -15,11 +15,13 @@ from attrs import define, field, frozen
 
 from provd.domain.documents import one_line
 from provd.domain.errors import BadPacket
+from provd.netboot.tftp_blocks import netascii
+from provd.netboot.tftp_chat import Chat
 from provd.netboot.tftp_options import Bounds, negotiate
 from provd.netboot.tftp_packet import ErrorCode, Request, build_error, parse_request
 from provd.netboot.tftp_pump import Pump
 from provd.netboot.tftp_socket import open_socket
-from provd.netboot.tftp_transfer import Outcome, Read, Transfer, netascii, run_transfer
+from provd.netboot.tftp_transfer import Outcome, Read, Transfer, run_transfer
 from provd.netboot.udp import Datagram, open_udp, receive
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,6 @@ LONGEST_REQUEST = 2048
 """Bytes. RFC 2347 allows 512."""
 LONGEST_NAME = 255
 MODES = frozenset({"octet", "netascii"})
-LINES, LINES_PERIOD = 200, 10.0
-"""How many lines of log strangers may cause within how many seconds."""
 
 
 class BootFiles(Protocol):
@@ -46,6 +46,8 @@ class BootFiles(Protocol):
 
 @frozen(kw_only=True)
 class Limits:
+    """How many transfers there may be. Where there are as many, one that never had an answer gives way."""
+
     transfers: int = 512
     transfers_per_address: int = 32
     """A machine has two at most; those that it left behind by a reset live on for half a minute."""
@@ -103,26 +105,6 @@ def boot_name(name: str) -> str | None:
     return None if ".." in parts else "/".join(parts) or None
 
 
-class Chat:
-    """Log lines that strangers cause: a bounded number of them, and then how many were left out."""
-
-    def __init__(self) -> None:
-        self._until = 0.0
-        self._said = 0
-
-    def say(self, level: int, message: str, *args: object) -> None:
-        if not log.isEnabledFor(level):
-            return
-        now = trio.current_time()
-        if now >= self._until:
-            if self._said > LINES:
-                log.info("%d lines about TFTP were left out", self._said - LINES)
-            self._until, self._said = now + LINES_PERIOD, 0
-        self._said += 1
-        if self._said <= LINES:
-            log.log(level, message, *args)
-
-
 @define(kw_only=True, eq=False)
 class Running:
     transfer: Transfer
@@ -141,7 +123,7 @@ class Server:
     port: int
     pump: Pump
     nursery: trio.Nursery
-    chat: Chat = field(factory=Chat)
+    chat: Chat = field(factory=lambda: Chat(log))
     running: dict[Address, Running] = field(factory=dict)
     per_address: Counter[str] = field(factory=Counter)
 
@@ -188,13 +170,29 @@ class Server:
         content = self.files.read(name) if name else None
         if content is None:
             return ErrorCode.FILE_NOT_FOUND
-        if (
-            len(self.running) >= self.limits.transfers
-            or self.per_address[host] >= self.limits.transfers_per_address
-        ):
+        if not self._has_room(host):
             self.chat.say(logging.WARNING, "no answer to %s by TFTP: too many transfers", host)
             return None
         return content
+
+    def _has_room(self, host: str) -> bool:
+        """Whether one more transfer has a place, be it that of one whose client was never heard.
+
+        Anybody can write a request in another's name, and nobody may lock machines out with such. A real
+        client answers within milliseconds, so that the oldest one without an answer is not one.
+        """
+        if self.per_address[host] >= self.limits.transfers_per_address:
+            rivals = [each for each in self.running.values() if each.peer[0] == host]
+        elif len(self.running) >= self.limits.transfers:
+            rivals = list(self.running.values())
+        else:
+            return True
+        unheard = next((each for each in rivals if not each.transfer.answered), None)
+        if unheard is None:
+            return False
+        self._release(unheard)
+        unheard.transfer.end(Outcome.GAVE_UP, "it never answered, and others needed its place")
+        return True
 
     def _refuse(self, code: ErrorCode, request: Request, datagram: Datagram) -> None:
         error = build_error(code)

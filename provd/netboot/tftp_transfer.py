@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from enum import StrEnum
 from errno import EINVAL, EIO, EMSGSIZE
-from functools import lru_cache
 
 import trio
 from attrs import frozen
 
 from provd.domain.documents import one_line
+from provd.netboot.tftp_blocks import blocks_of, exchange
 from provd.netboot.tftp_options import Terms
-from provd.netboot.tftp_packet import ACK, DATA, ERROR, HEADER, build_oack, parse_refusal
+from provd.netboot.tftp_packet import ACK, ERROR, HEADER, build_oack, parse_refusal
 from provd.netboot.tftp_pump import Pump
 from provd.netboot.tftp_socket import segment
 
@@ -44,7 +44,9 @@ MOST_BYTES = 65_000
 UNABLE_TO_SEGMENT = frozenset({EINVAL, EIO, EMSGSIZE})
 """A block is larger than the network's MTU, or the card's driver cannot do it."""
 
-pack, read, write = HEADER.pack, os.read, os.write
+read, write, writev = os.read, os.write, os.writev
+
+FIRST_ACK = HEADER.pack(ACK, 0)
 
 
 class Outcome(StrEnum):
@@ -93,7 +95,8 @@ class Transfer:
         self._sock = sock
         self._fd = sock.fileno()
         """For os.read and os.write, which cost less than the socket's own methods."""
-        self._blksize, self._window = terms.blksize, terms.windowsize
+        self._blocks, self._window = blocks_of(content, terms.blksize), terms.windowsize
+        self._last = self._blocks.last
         self._per_write = 1
         """Blocks; more where the kernel cuts what is written into datagrams."""
         if (
@@ -102,15 +105,14 @@ class Transfer:
             and segment(sock, terms.blksize + HEADER.size)
         ):
             self._per_write = max(1, min(MOST_SEGMENTS, MOST_BYTES // (terms.blksize + HEADER.size)))
-        self._last = len(content) // terms.blksize + 1
         self._acknowledged = 0
         self._sent = 0
         """The highest block that ever went out."""
         self._sent_at = 0.0
         self._awaited: bytes | None = None
         """The ACK of everything that was sent: nearly every datagram that comes. None: it is over."""
-        self._steady = False
-        """The way is measured, and nothing had to be repeated since."""
+        self._settled = False
+        """The next answer tells nothing new: the way was measured since the last tick, nothing got lost."""
         self._repeated = False
         """Something of this window went out twice: its ACK does not tell how long the way is (Karn)."""
         self._gap_closed = -1
@@ -128,7 +130,7 @@ class Transfer:
     @property
     def sent(self) -> int:
         """Bytes of the content that went out."""
-        return min(self._sent * self._blksize, len(self.content))
+        return min(self._sent * self._blocks.size, len(self.content))
 
     @property
     def due(self) -> float:
@@ -138,6 +140,11 @@ class Transfer:
             patience = max(LEAST_PATIENCE, self._round_trip + 4 * self._deviation)
         longest = max(LONGEST_PATIENCE, self._first_patience)
         return self._sent_at + min(longest, patience * (1 << self._backoff))
+
+    @property
+    def answered(self) -> bool:
+        """Somebody is there, and has acknowledged the OACK or a block."""
+        return self._acknowledged > 0 or bool(self.oack and self._sent)
 
     @property
     def stalled(self) -> bool:
@@ -170,11 +177,7 @@ class Transfer:
         if data != self._awaited and data[: HEADER.size] != self._awaited:
             self._receive_other(data, now)
             return
-        if self._steady:
-            off = now - self._sent_at - self._round_trip
-            self._deviation += (abs(off) - self._deviation) / 4
-            self._round_trip += off / 8
-        else:
+        if not self._settled:
             self._settle(now - self._sent_at)
         self._acknowledged = self._sent
         if self._acknowledged == self._last:
@@ -184,6 +187,7 @@ class Transfer:
 
     def tick(self, now: float) -> None:
         """Repeat what has not been answered in time, or give up."""
+        self._settled = False
         if self.outcome is not None or now < self.due:
             return
         if self._repeats == TRIES - 1:
@@ -238,11 +242,15 @@ class Transfer:
             return
         if not self._measured:
             self._measured, self._round_trip, self._deviation = True, seconds, seconds / 2
+        else:
+            off = seconds - self._round_trip
+            self._deviation += (abs(off) - self._deviation) / 4
+            self._round_trip += off / 8
         self._backoff = 0
-        self._steady = True
+        self._settled = True
 
     def _repeat(self, now: float) -> None:
-        self._steady = False
+        self._settled = False
         self._repeated = True
         self.retransmissions += max(1, self._sent - self._acknowledged)
         if self._sent:
@@ -252,7 +260,7 @@ class Transfer:
 
     def _send_oack(self, now: float) -> None:
         self._sent_at = now
-        self._awaited = pack(ACK, 0)
+        self._awaited = FIRST_ACK
         try:
             write(self._fd, self.oack)
         except BlockingIOError:
@@ -267,11 +275,10 @@ class Transfer:
         if until > self._last:
             until = self._last
         self._sent, self._sent_at = until, now
-        self._awaited = pack(ACK, until & 0xFFFF)
+        packet, self._awaited = exchange(self._blocks, until)
         try:
             if until - first == 1:
-                start = first * self._blksize
-                write(self._fd, pack(DATA, until & 0xFFFF) + self.content[start : start + self._blksize])
+                write(self._fd, packet)
             else:
                 self._send_blocks(first, until)
         except BlockingIOError:
@@ -281,14 +288,10 @@ class Transfer:
 
     def _send_blocks(self, first: int, until: int) -> None:
         """Blocks `first` + 1 to `until`, in as few writes as can be. Raises OSError."""
-        blksize, content = self._blksize, self.content
-        packets = [
-            pack(DATA, (block + 1) & 0xFFFF) + content[block * blksize : (block + 1) * blksize]
-            for block in range(first, until)
-        ]
+        packets = [exchange(self._blocks, number)[0] for number in range(first + 1, until + 1)]
         try:
             for start in range(0, len(packets), self._per_write):
-                write(self._fd, b"".join(packets[start : start + self._per_write]))
+                writev(self._fd, packets[start : start + self._per_write])
         except OSError as exc:
             if self._per_write == 1 or exc.errno not in UNABLE_TO_SEGMENT:
                 raise
@@ -322,12 +325,3 @@ async def run_transfer(transfer: Transfer, sock: socket.socket, pump: Pump) -> N
             transfer.end(Outcome.ABORTED, "it took too long")
         finally:
             pump.forget(sock.fileno())
-
-
-@lru_cache(maxsize=2)
-def netascii(content: bytes) -> bytes:
-    """A text as RFC 1350 §1 sends it: LF as CR LF, CR as CR NUL (RFC 764).
-
-    Remembered for a few files, so that many clients of one do not cost its size many times.
-    """
-    return content.replace(b"\r", b"\r\0").replace(b"\n", b"\r\n")

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from provd.config import SshSection
 from provd.domain.cluster import Cluster
 from provd.domain.documents import one_line
-from provd.domain.errors import ClusterFailed, SshFailed
+from provd.domain.errors import ClusterFailed, HostKeyMismatch, SshFailed
 from provd.domain.hosts import IPAddress
 from provd.domain.secrets import Secret
 from provd.orchestrator.cluster_link import ClusterLink
@@ -129,8 +129,7 @@ class ClusterAdmin:
         member = next((one for one in self._link.remembered() if one.name.lower() == name.lower()), None)
         if self.key is None or member is None:
             raise SshFailed(f"provd has no key to {name}, or does not know where it is")
-        host_keys = await self._keys.of(member)
-        async with connect(member.address, self._ssh.port, self._ssh.user, self.key, host_keys) as session:
+        async with self._connect(member, self.key) as session:
             yield session
 
     async def _run(self, command: str, *, beside: str) -> Completed:
@@ -146,7 +145,11 @@ class ClusterAdmin:
         if self.key is None:
             raise ClusterFailed("provd has no SSH key to the cluster: set credentials.cluster_ssh_key_file")
         async with AsyncExitStack() as stack:
-            yield await self._enter(stack, self.key, beside)
+            entered = await self._enter(stack, self.key, beside)
+            try:
+                yield entered
+            except SshFailed as exc:  # a member that goes away meanwhile is a cluster that failed
+                raise ClusterFailed(str(exc)) from exc
 
     async def _enter(self, stack: AsyncExitStack, key: KeyPair, beside: str) -> tuple[str, Session]:
         failures: list[str] = []
@@ -155,14 +158,29 @@ class ClusterAdmin:
                 continue
             try:
                 with trio.fail_after(KNOCK_SECONDS):
-                    host_keys = await self._keys.of(member)
-                    way = connect(member.address, self._ssh.port, self._ssh.user, key, host_keys)
-                    return member.name, await stack.enter_async_context(way)
+                    return member.name, await stack.enter_async_context(self._connect(member, key))
             except SshFailed as exc:
                 failures.append(str(exc))
             except trio.TooSlowError:
                 failures.append(f"SSH to {member.name} at {member.address}: no answer")
         raise ClusterFailed("; ".join(failures) or "no other member of the cluster is known")
+
+    @asynccontextmanager
+    async def _connect(self, member: RememberedMember, key: KeyPair) -> AsyncIterator[Session]:
+        """Raises `SshFailed`."""
+        host_keys = await self._keys.of(member)
+        async with AsyncExitStack() as stack:
+            way = connect(member.address, self._ssh.port, self._ssh.user, key, host_keys)
+            try:
+                session = await stack.enter_async_context(way)
+            except HostKeyMismatch as exc:
+                if host_keys != member.ssh_host_keys:
+                    raise
+                raise HostKeyMismatch(
+                    f"{exc}; if {member.name} has been installed anew, `provd cluster forget {member.name}` "
+                    "unpins its former key"
+                ) from exc
+            yield session
 
 
 def _refused(member: str, what: str, done: Completed) -> ClusterFailed:

@@ -91,7 +91,7 @@ class ClusterLink:
     def remembered(self) -> tuple[RememberedMember, ...]:
         """The members that count: none, when they are of another cluster than the configured one."""
         everyone = self._store.read(members.everyone)
-        return everyone if any(self._is_configured(one) for one in everyone) else ()
+        return everyone if any(is_configured(self.section, one) for one in everyone) else ()
 
     async def _find(self, stack: AsyncExitStack, login: Secret | ApiToken, avoid: set[str]) -> Member:
         failures: list[ClusterFailed] = []
@@ -146,11 +146,6 @@ class ClusterLink:
             ways.setdefault((one.address, one.fingerprint), Candidate(one.name, one.address, one.fingerprint))
         return list(ways.values())
 
-    def _is_configured(self, one: RememberedMember) -> bool:
-        return (
-            one.address == str(self.section.existing_node) or one.fingerprint == self.section.join_fingerprint
-        )
-
     async def _remember(
         self, candidate: Candidate, member: Member, status: ClusterStatus, fingerprints: dict[str, str]
     ) -> None:
@@ -197,6 +192,10 @@ class ClusterLink:
                     level=Level.WARNING,
                 )
             )
+
+
+def is_configured(section: ProxmoxSection, one: RememberedMember) -> bool:
+    return one.address == str(section.existing_node) or one.fingerprint == section.join_fingerprint
 
 
 def _is_news(one: RememberedMember, old: RememberedMember | None) -> bool:

@@ -70,7 +70,7 @@ class Decommission:
         if departure.stage is Stage.ASKED:
             if departure.drain:
                 await self._leaving.drain(who)
-            await self._leaving.release(who, departure, lambda change: None)
+            await self._leaving.release(who, lambda change: None)
         await self._leaving.leave_for_good(who)
 
     async def clean_up(self, operation: Operation, outcome: Outcome) -> None:

@@ -55,7 +55,7 @@ takes up to four seconds; both together must fit into what an operation has for 
 KEY_LIVES = timedelta(days=1)
 """How long a host itself honours our key, should nobody ever come to take it away."""
 
-RETRY = "*Retry from join* cleans up on both sides and joins again, without a new installation"
+RETRY = "“Retry from join” on its page cleans up on both sides and joins again, without a new installation"
 
 
 class Entering:
@@ -117,6 +117,10 @@ class Entering:
 
     def joins(self, host: Host) -> bool:
         return self._config.proxmox.existing_node is not None and host.options.cluster is not Membership.NONE
+
+    def needs_password(self, host: Host) -> bool:
+        """Whether somebody has to give the cluster root's password, and neither it nor a key is at hand."""
+        return self.joins(host) and self._passwords.standing is None and self._admin.key is None
 
     async def credential(self, operation: Operation) -> Secret | None:
         """Root's password on the cluster; None where provd's own key there does as well."""

@@ -82,12 +82,10 @@ class Leaving:
             return
         raise DeadlinePassed(f"HA did not move {left} away from {who.node} within an hour")
 
-    async def release(self, who: Leaver, departure: Departure, begin: Callable[[Change], None]) -> None:
+    async def release(self, who: Leaver, begin: Callable[[Change], None]) -> None:
         """Wait until the others can do without it; then `begin`, with the turn taken."""
 
         async def obstacle(away: frozenset[str]) -> str | None:
-            if departure.forced:
-                return None
             try:
                 cluster = await self._admin.look(who.password, beside=who.node)
             except LoginRefused:
@@ -104,11 +102,11 @@ class Leaving:
 
     # --- out of the cluster ---
 
-    async def leave_running(self, who: Leaver, departure: Departure) -> None:
-        """Out of the cluster while the old system runs, and restart that. Without a way in: nothing."""
+    async def leave_running(self, who: Leaver, departure: Departure) -> bool:
+        """Out of the cluster while the old system runs, and restart that. False: there is no way in."""
         if self._admin.key is None or departure.keep_entry:
             await self._turns.end(who.operation)
-            return
+            return False
         try:
             async with self._old_system(who.node) as session:
                 await session.run(leave.disarm_command())
@@ -117,9 +115,11 @@ class Leaving:
                 await self._left(who)
                 await session.run(leave.restart_command())
                 await self._tell(who, f"{who.node} was restarted, to boot from the network")
+                return True
         except SshFailed as exc:
             await self._tell(who, f"{who.node} cannot be taken out of the cluster while it runs: {exc}")
             await self._turns.end(who.operation)
+            return False
 
     async def leave_when_off(self, who: Leaver, departure: Departure) -> None:
         """Out of the cluster once that sees it offline; returns at once when it is out."""
@@ -330,17 +330,27 @@ def why_not_without(
     others = cluster.struck(node).nodes
     missing = [other.name for other in others if not other.online]
     if not others:
-        return f"{node} is the only member of its cluster"
+        return f"{node} is the only member of its cluster: give it another one first"
     if not cluster.quorate:
-        return f"the cluster has no quorum (offline: {', '.join(missing) or 'none'})"
+        return f"the cluster has no quorum: bring {', '.join(missing) or 'its members'} back"
     if cluster.spare_votes({node, *away}) >= 0:
         return None
     # Nobody else is missing: the others are told to do without this vote in the moment it goes.
-    if can_lower_expected and not missing and not away:
+    unneeded = not missing and not away and cluster.struck(node).spare_votes() >= 0
+    if can_lower_expected and unneeded:
         return None
-    rest = cluster.votes_without({node, *away})
-    gone = f", {', '.join(sorted(away))} being away" if away else ""
+    ways_out = []
+    if missing:
+        ways_out.append(f"bring {', '.join(missing)} back")
+    if gone := sorted(away - {node}):
+        ways_out.append(f"{', '.join(gone)} must be struck out or back first")
+    if cluster.qdevice_votes and not cluster.qdevice_online:
+        ways_out.append("bring the QDevice back")
+    if unneeded:
+        ways_out.append(
+            "set credentials.cluster_ssh_key_file, for the others to be told to do without its vote"
+        )
     return (
-        f"without {node} the cluster would have {rest} of {cluster.expected_votes} votes and no quorum{gone}"
-        + (f"; offline: {', '.join(missing)}" if missing else "")
+        f"without {node} the cluster would have {cluster.votes_without({node, *away})} of "
+        f"{cluster.expected_votes} votes and no quorum: {'; '.join(ways_out) or 'give the others more votes'}"
     )

@@ -74,10 +74,11 @@ class Rebuild:
     async def tell(self, operation: Operation) -> None:
         host = self._fleet.host(operation.host_id)
         departure = self._leaving.of(operation.id)
+        restarted = False
         if departure is not None and departure.stage is not Stage.LEFT:
-            await self._set_out(operation, host, departure)
+            restarted = await self._set_out(operation, host, departure)
 
-        if self._fleet.host(host.id).state is State.PXE_READY:
+        if self._fleet.host(host.id).state is State.PXE_READY and not restarted:
             await self._waker.rebuild_started(host.id)
         await self._waits.out(host.id, State.PXE_READY)
         if departure is not None:
@@ -88,15 +89,16 @@ class Rebuild:
 
         await self._entering.enter(operation)
 
-    async def _set_out(self, operation: Operation, host: Host, departure: Departure) -> None:
-        """Until the installer may be offered to a member; out of the cluster by then where it lets us in."""
+    async def _set_out(self, operation: Operation, host: Host, departure: Departure) -> bool:
+        """Until the installer may be offered to a member; whether it left the cluster and was restarted."""
         who = self._entering.leaver(operation, host.id, await self._entering.credential(operation))
         if departure.stage is Stage.ASKED:
             if departure.drain:
                 await self._leaving.drain(who)
-            await self._leaving.release(who, departure, lambda change: _arm(change, host, operation))
-        if self._fleet.host(host.id).state is State.PXE_READY:
-            await self._leaving.leave_running(who, departure)
+            await self._leaving.release(who, lambda change: _arm(change, host, operation))
+        if self._fleet.host(host.id).state is not State.PXE_READY:
+            return False
+        return await self._leaving.leave_running(who, departure)
 
     async def _see_off(self, operation: Operation, host: Host) -> None:
         """Its old system does not run any more: out of the cluster with it, while the installer starts."""

@@ -78,13 +78,17 @@ class Turns:
         except BaseException:
             # A stop of the daemon passes here too: nothing has begun, and the next start waits anew.
             with trio.CancelScope(shield=True):
-                await self._fleet.store.write(lambda db: departures.end_turn(db, operation.id))
+                await self._give_back(operation)
             raise
         if reason is None:
             await self._fleet.change(begin)
             return None
-        await self.end(operation)
+        await self._give_back(operation)
         return reason
+
+    async def _give_back(self, operation: Operation) -> None:
+        """Without a ring: whoever waits would look at once, itself among them, and so without end."""
+        await self._fleet.store.write(lambda db: departures.end_turn(db, operation.id))
 
     async def end(self, operation: Operation) -> None:
         """Let the next one. Harmless for whoever has not got the turn."""

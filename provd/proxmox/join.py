@@ -110,6 +110,7 @@ _KNOW_HOST = """\
 file="${PROVD_ROOT:-}/root/.ssh/known_hosts"
 address="$1"; shift
 umask 077
+[ -z "$(tail -c 1 "$file" 2>/dev/null)" ] || echo >>"$file" # ends a last line that somebody did not end
 for key in "$@"; do
     grep -qsxF -- "$address $key" "$file" || printf '%s\\n' "$address $key" >>"$file"
 done

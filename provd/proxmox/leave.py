@@ -27,12 +27,15 @@ for file in corosync.conf authkey; do
 done
 """
 
+# A corosync.conf that is there is newer: pmxcfs wrote it when the cluster's changed meanwhile.
 _ARM = """\
 d="${PROVD_ROOT:-}/etc/corosync"
 [ -d "$d/disarmed-by-provd" ] || exit 0
 for file in corosync.conf authkey; do
-    if [ -e "$d/disarmed-by-provd/$file" ]; then
-        mv -f "$d/disarmed-by-provd/$file" "$d/$file" || exit 1
+    if [ -e "$d/$file" ]; then
+        rm -f "$d/disarmed-by-provd/$file"
+    elif [ -e "$d/disarmed-by-provd/$file" ]; then
+        mv "$d/disarmed-by-provd/$file" "$d/$file" || exit 1
     fi
 done
 rmdir "$d/disarmed-by-provd"
@@ -89,7 +92,8 @@ _ADMIT = """\
 keys="${PROVD_ROOT:-}/etc/pve/priv/authorized_keys"
 grep -qsxF -- "$1" "$keys" && exit 0
 umask 077
-{ cat "$keys" && printf '%s\\n' "$1"; } >"$keys.provd-new" && mv -f "$keys.provd-new" "$keys"
+# sed, and not cat: it ends a last line that somebody did not end.
+{ sed '$a\\' "$keys" && printf '%s\\n' "$1"; } >"$keys.provd-new" && mv -f "$keys.provd-new" "$keys"
 """
 
 GUESTS_THERE = 3

@@ -317,7 +317,7 @@ async def learn_host_key(address: str, port: int) -> HostKey:
 
     Nothing is said to that host. Raise `SshFailed`. May be cancelled at any moment.
     """
-    peer = f"[{address}]:{port}"
+    peer = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     sock = await dial(address, port, peer)
     session = Session(peer, sock, paramiko.Transport(sock))
     try:

@@ -18,15 +18,14 @@ CLUSTER = "cluster"
 
 def put(db: Db, operation_id: OperationId, departure: Departure) -> None:
     db.execute(
-        """INSERT INTO departures (operation_id, node, nodeid, votes, drain, forced, keep_entry, stage)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO departures (operation_id, node, nodeid, votes, drain, keep_entry, stage)
+           VALUES (?, ?, ?, ?, ?, ?, ?)""",
         (
             operation_id,
             departure.node,
             departure.nodeid,
             departure.votes,
             departure.drain,
-            departure.forced,
             departure.keep_entry,
             departure.stage,
         ),
@@ -102,7 +101,6 @@ def _departure(row: sqlite3.Row) -> Departure:
         nodeid=row["nodeid"],
         votes=row["votes"],
         drain=bool(row["drain"]),
-        forced=bool(row["forced"]),
         keep_entry=bool(row["keep_entry"]),
         stage=Stage(row["stage"]),
     )

@@ -10,7 +10,7 @@ from provd.domain.errors import Conflict, NotFound
 from provd.domain.hosts import Host, HostId, HostOptions, IPAddress, Mac, Sighting
 from provd.domain.lifecycle import State
 from provd.store.convert import options_from_json, options_to_json
-from provd.store.database import Db, moment, timestamp
+from provd.store.database import Db, moment, optional_moment, timestamp
 
 SIGHTINGS_KEPT = 256
 """A stranger can make up MACs faster than anyone can read them."""
@@ -18,7 +18,8 @@ SIGHTINGS_KEPT = 256
 _HOST = """
     SELECT h.id, hostname, mac, server_type, options, state, state_since, registered_at, ip, hardware_id,
            memory_mib,
-           EXISTS (SELECT 1 FROM registrations AS r WHERE r.host_id = h.id) AS inventory_pending
+           EXISTS (SELECT 1 FROM registrations AS r WHERE r.host_id = h.id) AS inventory_pending,
+           (SELECT expires_at FROM retries AS r WHERE r.host_id = h.id) AS retry_until
       FROM hosts AS h
 """
 
@@ -149,4 +150,5 @@ def _host(row: sqlite3.Row) -> Host:
         hardware_id=row["hardware_id"],
         memory_mib=row["memory_mib"],
         inventory_pending=bool(row["inventory_pending"]),
+        retry_until=optional_moment(row["retry_until"]),
     )

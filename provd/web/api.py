@@ -4,7 +4,7 @@ import trio
 from quart import Blueprint, Response, g, jsonify, request
 
 from provd.domain.errors import Conflict, Invalid
-from provd.domain.hosts import Host, HostId, Membership, OperationId
+from provd.domain.hosts import Host, HostId, OperationId
 from provd.domain.operations import Kind, Wish
 from provd.orchestrator.rehearsal import rehearse
 from provd.store import activity, hosts, operations
@@ -57,8 +57,28 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.delete("/hosts/<id:host_id>")
     async def remove_host(host_id: int) -> Response:
-        await parts.enrolment.remove(HostId(host_id), g.actor)
+        """Forget it at once; a member of the cluster only when it is said what becomes of that."""
+        host = parts.fleet.host(HostId(host_id))
+        wish = _one_of("cluster", ("keep", "remove"))
+        if wish == "remove":
+            password = bodies.parse_password(await bodies.received())
+            operation = await parts.departing.start(host.id, password, g.actor)
+            return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
+        if wish is None and await parts.departing.is_member(host):
+            raise Conflict(
+                f"{host.hostname} is a member of the cluster: say cluster=remove to take it out of there"
+                " and the inventory first, or cluster=keep to forget it here and leave it as it is"
+            )
+        await parts.enrolment.remove(host.id, g.actor)
         return Response(b"", status=204)
+
+    @api.post("/hosts/<id:host_id>/rejoin")
+    async def rejoin_host(host_id: int) -> Response:
+        password = bodies.parse_password(await bodies.received())
+        operation = await parts.operations.start(HostId(host_id), Kind.REJOIN, g.actor)
+        if password is not None:
+            parts.passwords.give(operation.id, password)
+        return _created(operation_view(operation), 202, f"/api/operations/{operation.id}")
 
     @api.post("/hosts/<id:host_id>/rebuild")
     async def rebuild_host(host_id: int) -> Response:
@@ -67,7 +87,7 @@ def blueprint(parts: Parts) -> Blueprint:
         host = parts.fleet.host(HostId(host_id))
         if wish.force is not None and wish.force != host.hostname:
             raise Invalid(f"force must be the name of the host, {host.hostname}", "force")
-        if not dry_run and wish.password is None and lacks_password(parts, host):
+        if not dry_run and wish.password is None and parts.entering.needs_password(host):
             raise Invalid(
                 "the root password of a cluster member is needed to join: give it as "
                 "cluster_password, or name a file in credentials.cluster_password_file",
@@ -85,7 +105,12 @@ def blueprint(parts: Parts) -> Blueprint:
             host.id,
             Kind.REBUILD,
             g.actor,
-            Wish(member=situation.member, drain=situation.drains, overridden=overridden),
+            Wish(
+                member=situation.member,
+                drain=situation.drains,
+                keep_entry=wish.keep_entry,
+                overridden=overridden,
+            ),
         )
         if wish.password is not None:
             parts.passwords.give(operation.id, wish.password)
@@ -168,21 +193,18 @@ def one_host(parts: Parts, host: Host) -> View:
     )
 
 
-def lacks_password(parts: Parts, host: Host) -> bool:
-    """Whether nothing that provd has lets this host into the cluster, where it shall be in one."""
-    has = parts.passwords.standing is not None or parts.cluster_key is not None
-    return not has and joins(parts, host)
-
-
-def joins(parts: Parts, host: Host) -> bool:
-    return parts.config.proxmox.existing_node is not None and host.options.cluster is not Membership.NONE
-
-
 def _created(view: View, status: int, location: str) -> Response:
     response = jsonify(view)
     response.status_code = status
     response.headers["Location"] = location
     return response
+
+
+def _one_of(name: str, words: tuple[str, ...]) -> str | None:
+    text = request.args.get(name)
+    if text is not None and text not in words:
+        raise Invalid(f"{name} must be one of {', '.join(words)}", name)
+    return text
 
 
 def _limit() -> int:

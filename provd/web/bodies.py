@@ -46,6 +46,8 @@ class RebuildWish:
     """The host's name, typed to go on in spite of what a rehearsal said."""
     drain: bool | None
     """None: as the configuration says."""
+    keep_entry: bool
+    """A member is not struck out, and joins again under its entry."""
 
 
 class Fields:
@@ -77,6 +79,13 @@ class Fields:
             raise Invalid(f"{self._path}{name} is missing", self._path + name)
         return value
 
+    def flag(self, name: str) -> bool | None:
+        """None when it is absent or null."""
+        value = self._left.pop(name, None)
+        if value is not None and not isinstance(value, bool):
+            raise Invalid(f"{self._path}{name} must be true or false", self._path + name)
+        return value
+
     def texts(self, name: str, parse: Callable[[str], T]) -> tuple[T, ...] | None:
         """A list of texts, each parsed; None when it is absent, null or empty."""
         values = self._left.pop(name, None) or []
@@ -84,13 +93,6 @@ class Fields:
             raise Invalid(f"{self._path}{name} must be a list", self._path + name)
         each = [Fields({name: value}, self._path).required(name, parse) for value in values]
         return tuple(each) or None
-
-    def flag(self, name: str) -> bool | None:
-        """true or false; None when it is absent or null."""
-        value = self._left.pop(name, None)
-        if value is not None and not isinstance(value, bool):
-            raise Invalid(f"{self._path}{name} must be true or false", self._path + name)
-        return value
 
     def object(self, name: str) -> "Fields | None":
         value = self._left.pop(name, None)
@@ -137,6 +139,7 @@ def parse_rebuild(body: bytes) -> RebuildWish:
         password=fields.optional("cluster_password", _one_line_secret),
         force=fields.optional("force", str),
         drain=fields.flag("drain"),
+        keep_entry=fields.flag("keep_entry") or False,
     )
     fields.end()
     return wish

@@ -17,11 +17,11 @@ from provd.domain.activity import Activity, Level
 from provd.domain.errors import Invalid, NotFound
 from provd.domain.hosts import Discovery, Host, HostId, LocalBoot, OperationId
 from provd.domain.lifecycle import ROAD, SETTLED, State
-from provd.domain.operations import Operation, Outcome
+from provd.domain.operations import Kind, Operation, Outcome
 from provd.orchestrator.planning import make_plan
 from provd.store import activity, hardware, hosts, operations, registrations
 from provd.store.database import Db, now
-from provd.web.api import all_hosts, joins, one_host
+from provd.web.api import all_hosts, one_host
 from provd.web.parts import Parts
 from provd.web.trail import BLANK_STATION, trail_view
 from provd.web.views import (
@@ -137,8 +137,9 @@ def blueprint(parts: Parts) -> Blueprint:
             ],
             keep=RECENT,
             pending=read(lambda db: registrations.of_host(db, host.id)),
-            needs_password=parts.passwords.standing is None and joins(parts, host),
-            has_key=parts.cluster_key is not None,
+            needs_password=parts.entering.needs_password(host),
+            takes_password=parts.passwords.standing is None and parts.entering.joins(host),
+            clustered=parts.config.proxmox.existing_node is not None,
             existing_node=parts.config.proxmox.existing_node,
             hardware=hardware_view(reported)
             if (reported := read(lambda db: hardware.get(db, host.id))) is not None
@@ -167,7 +168,10 @@ def blueprint(parts: Parts) -> Blueprint:
             steps=steps(operation, host.state if host is not None else None, lines),
             lines=[activity_view(line) for line in lines],
             keep=LOG,
-            needs_password=operation.active and parts.passwords.of(operation.id) is None,
+            needs_password=operation.active
+            and host is not None
+            and parts.entering.needs_password(host)
+            and parts.passwords.of(operation.id) is None,
             existing_node=parts.config.proxmox.existing_node,
             blank_host=BLANK_HOST,
         )
@@ -219,23 +223,36 @@ class Step:
     until: str | None = None
 
 
+ROADS: Mapping[Kind, Sequence[State]] = {
+    Kind.REBUILD: ROAD,
+    Kind.REJOIN: ROAD[ROAD.index(State.FIRST_BOOT) :],
+    Kind.DECOMMISSION: (),
+}
+"""The states through which an operation leads a host."""
+
+
 def steps(operation: Operation, state: State | None, lines: Iterable[Activity]) -> Sequence[Step]:
     """The road of `operation`, whose host is in `state` now; `lines` are its activity, oldest first.
 
-    A stage that was skipped (a lost webhook) or is older than the lines kept has no times.
+    A stage that was skipped (a lost webhook) or is older than the lines kept has no times. A member that
+    waits for its turn to leave the cluster has not set out yet.
     """
+    road = ROADS[operation.kind]
+    if not road:
+        return []
     entered = {line.after: line.at for line in lines if line.after in ROAD and line.before != line.after}
+    waits = operation.active and state in SETTLED
     if operation.outcome is Outcome.DONE:
         reached = State.READY
-    elif operation.active and state in ROAD:
+    elif operation.active and state is not None and state in road:
         reached = state
     else:
-        reached = max((one for one in entered if one), key=ROAD.index, default=ROAD[0])
+        reached = max((one for one in entered if one), key=ROAD.index, default=road[0])
     here = "here" if operation.active else "done" if operation.outcome is Outcome.DONE else "stopped"
     found: list[Step] = []
     left: datetime | None = operation.finished_at
-    for one in reversed(ROAD):
-        where = here if one is reached else place(one, reached)
+    for one in reversed(road):
+        where = "ahead" if waits else here if one is reached else place(one, reached)
         since = entered.get(one) if where != "ahead" else None
         found.append(
             Step(

@@ -9,8 +9,10 @@ from provd.network_boot import NetworkBoot
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
 from provd.orchestrator.cluster_link import ClusterLink
+from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
+from provd.orchestrator.entering import Entering
 from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.front_desk import FrontDesk
 from provd.orchestrator.image_jobs import ImageJobs
@@ -39,6 +41,8 @@ class Parts:
     waits: Waits
     turns: Turns
     operations: Operations
+    departing: Departing
+    entering: Entering
     passwords: ClusterPasswords
     cluster_link: ClusterLink
     cluster_watch: ClusterWatch

@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trio
@@ -121,9 +121,7 @@ class Sender:
                 if in_page_cache(fd, offset, count):
                     sent = os.sendfile(out, fd, offset, count)
                 else:
-                    sent = await trio.to_thread.run_sync(
-                        os.sendfile, out, fd, offset, count, limiter=self._disk
-                    )
+                    sent = await sendfile_from_disk(out, fd, offset, count, self._disk)
                 if not sent:
                     raise too_short(part.extent.path)
             except BlockingIOError:
@@ -147,6 +145,35 @@ class Sender:
             self._patience.deadline = trio.current_time() + STALL_SECONDS
             if self._progress is not None:
                 self._progress(count)
+
+
+async def sendfile_from_disk(out: int, fd: int, offset: int, count: int, disk: trio.CapacityLimiter) -> int:
+    """sendfile(2) in a thread, which a cancellation leaves to itself: a dead disk may hold it for ever.
+
+    Its place in `disk` stays taken until it ends. Our descriptors may be closed before that, or before it
+    has come to its call, and their numbers be somebody else's: it has copies. Whoever takes them out of
+    `held` closes them: the thread, or we, if it has not begun.
+    """
+    with ExitStack() as opened:
+        out, fd = copy(out, opened), copy(fd, opened)
+        held = [opened.pop_all()]
+
+    def send() -> int:
+        with held.pop():
+            return os.sendfile(out, fd, offset, count)
+
+    try:
+        return await trio.to_thread.run_sync(send, abandon_on_cancel=True, limiter=disk)
+    finally:
+        with suppress(IndexError):
+            held.pop().close()
+
+
+def copy(fd: int, opened: ExitStack) -> int:
+    """The same open file under another number, which `opened` closes."""
+    copied = os.dup(fd)
+    opened.callback(os.close, copied)
+    return copied
 
 
 def in_page_cache(fd: int, offset: int, count: int) -> bool:

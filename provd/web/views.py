@@ -34,6 +34,7 @@ def host_view(host: Host, operation: Operation | None, due: datetime | None) -> 
         "hardware_id": host.hardware_id,
         "memory_mib": host.memory_mib,
         "inventory_pending": host.inventory_pending,
+        "retry_until": rfc3339(host.retry_until) if host.retry_until else None,
         "operation_id": operation.id if operation else None,
         "expected": wait.expected if wait else None,
         "expected_by": rfc3339(due) if due else None,

@@ -93,6 +93,8 @@ class World:
     log: Path
     daemon: trio.Process | None = None
     machines: list[Machine] = field(factory=list)
+    begun: int = 0
+    """Where in the cluster's history the test itself begins."""
     members: dict[str, Member] = field(factory=dict)
     """Those that are no machines: `pve1`, and what `more_members` brought."""
 

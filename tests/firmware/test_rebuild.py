@@ -5,65 +5,16 @@ that hands out addresses only. What boots is small, and behaves as Proxmox's ins
 stands first in the boot order, so each second boot proves the way to the local disk.
 """
 
-import os
-import shutil
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
 
-from provd.simulator.lab import free_port
-from provd.simulator.rack.machine import FILES, Firmware
-from provd.simulator.rack.rack import Json, Rack, describe, open_rack
-from provd.simulator.vm.packages import CannotFetch, default_cache, newer_ipxe
+from firmware.racks import needs_rack, running, with_newer_ipxe
+from provd.simulator.rack.machine import Firmware
+from provd.simulator.rack.rack import Json, Rack, describe
 
-TOKEN = "provd_" + "f" * 43
-PATIENCE = 12 * 60.0
-"""Seconds for a whole rebuild in software emulation, with other tests beside it."""
-
-
-def missing() -> list[str]:
-    """What this machine lacks for the tests here."""
-    programs = ("ip", "qemu-system-x86_64", "qemu-system-aarch64", "dnsmasq", "xorriso", "sshd", "busybox")
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    lacks = [program for program in programs if shutil.which(program, path=path) is None]
-    files = [file for pair in FILES.values() for file in pair] + [Path("/usr/lib/ipxe/snponly.efi")]
-    return lacks + [str(file) for file in files if not file.exists()] + ["root"] * (os.geteuid() != 0)
-
-
-pytestmark = pytest.mark.skipif(bool(missing()), reason=f"missing: {', '.join(missing())}")
-
-
-@asynccontextmanager
-async def running(directory: Path, configure: Callable[[Json], None] = lambda _: None) -> AsyncIterator[Rack]:
-    """A rack with provd and an image; when a test fails, pytest shows what everybody said."""
-    with trio.fail_after(PATIENCE):
-        async with open_rack(directory, port=free_port(), token=TOKEN, configure=configure) as rack:
-            try:
-                await rack.import_stand_in()
-                await rack.start_provd()
-                yield rack
-            finally:
-                print(rack.log.read_text()[-20_000:] if rack.log.exists() else "provd was not started")
-                for machine in rack.machines:
-                    print(f"--- {machine.name}\n{machine.console[-4000:]}")
-
-
-def with_newer_ipxe(document: Json) -> None:
-    """Debian 13's iPXE, whatever Debian this is: with autoexec.ipxe, two initrds on UEFI, and for arm64."""
-    try:
-        document["pxe"]["loader_dir"] = str(newer_ipxe(default_cache()))
-    except CannotFetch as exc:
-        pytest.skip(str(exc))
-
-
-async def heard(rack: Rack, host: Json, words: str, times: int = 1) -> None:
-    """Until the host's activity has lines with these words."""
-    while sum(words in line["message"] for line in await rack.story(host)) < times:
-        await trio.sleep(0.1)
+pytestmark = needs_rack
 
 
 async def assert_member(rack: Rack, host: Json, operation: Json) -> list[str]:
@@ -108,7 +59,7 @@ async def test_http_boot_and_a_restart_of_provd(tmp_path: Path) -> None:
         host = await rack.register(machine)
         operation = await rack.rebuild(host)
         await machine.power_on()
-        await heard(rack, host, "read the installer's kernel")
+        await rack.until_heard(host, "read the installer's kernel")
         await rack.kill_provd()
         await rack.start_provd()
         told = await assert_member(rack, host, operation)
@@ -129,16 +80,16 @@ async def test_power_cuts(tmp_path: Path) -> None:
         host = await rack.register(machine)
         operation = await rack.rebuild(host)
         await machine.power_on()
-        await heard(rack, host, "read the installer's kernel")
+        await rack.until_heard(host, "read the installer's kernel")
         await machine.power_off()
         assert (await rack.host(host))["state"] == "pxe_booted"
 
         await machine.power_on()
-        await heard(rack, host, "fetched its boot script: installer", times=2)
+        await rack.until_heard(host, "fetched its boot script: installer", times=2)
         await rack.until(host, "installing")
         await machine.power_off()
         await machine.power_on()
-        await heard(rack, host, "fetched its boot script: local_disk")
+        await rack.until_heard(host, "fetched its boot script: local_disk")
         over = await rack.until_over(operation)
         assert over["outcome"] == "failed"
         assert "the installer to report that it is done" in over["detail"]
@@ -154,7 +105,7 @@ async def test_a_lost_webhook(tmp_path: Path) -> None:
         host = await rack.register(machine)
         operation = await rack.rebuild(host)
         await machine.power_on()
-        await heard(rack, host, "the installer fetched the first-boot script")
+        await rack.until_heard(host, "the installer fetched the first-boot script")
         await rack.kill_provd()
         while "/installed?token=" not in machine.console:  # the error names what could not be reached
             await trio.sleep(0.2)
@@ -170,7 +121,7 @@ async def test_arm64_comes_to_its_script(tmp_path: Path) -> None:
         host = await rack.register(machine)
         await rack.rebuild(host)
         await machine.power_on()
-        await heard(rack, host, "fetched its boot script: installer")
+        await rack.until_heard(host, "fetched its boot script: installer")
         told = " ".join(line["message"] for line in await rack.story(host))
         assert "UEFI arm64 asked for a boot server and got ipxe-arm64.efi by TFTP" in told
         assert "read ipxe-arm64.efi by TFTP" in told

@@ -49,6 +49,10 @@ def packet(
     return head + b"".join(bytes((code, len(value))) + value for code, value in said) + tail
 
 
+LINKS = {1: 14, 101: 0}
+"""Bytes in front of an IP packet, by link type: Ethernet's, and none where provd's own recorder wrote."""
+
+
 @frozen(kw_only=True)
 class Captured:
     """A UDP datagram of a capture."""
@@ -64,18 +68,19 @@ class Captured:
 
 
 def captured(file: str) -> Iterator[Captured]:
-    """The UDP datagrams of an Ethernet capture that are whole, in order."""
+    """The UDP datagrams of a capture that are whole, in order."""
     content = (PCAPS / f"{file}.pcap").read_bytes()
     magic, link = struct.unpack_from("<I16xI", content)
-    assert (magic, link) == (0xA1B2C3D4, 1), "not an Ethernet capture in little endian"
+    assert magic == 0xA1B2C3D4, "not a capture in little endian"
+    head = LINKS[link]
     at, number = 24, 0
     while at < len(content):
         length = int.from_bytes(content[at + 8 : at + 12], "little")
         frame = content[at + 16 : at + 16 + length]
         at, number = at + 16 + length, number + 1
-        if frame[12:14] != b"\x08\x00" or frame[23] != 17:
+        ip = frame[head:]
+        if (head and frame[12:14] != b"\x08\x00") or ip[9] != 17:
             continue
-        ip = frame[14:]
         udp = ip[(ip[0] & 15) * 4 :]
         source, target, size = struct.unpack_from("!HHH", udp)
         if len(udp) >= size:

@@ -407,12 +407,12 @@ def test_a_long_url_is_not_cut() -> None:
 
 EXPECTED: dict[tuple[int, int, bool, bool], dict[int, str | None]] = {
     # (port, type, HTTP?, iPXE?): the file, or None for silence
-    (67, DISCOVER, False, False): {0: "undionly.kpxe", 7: "snponly.efi"},
+    (67, DISCOVER, False, False): {0: "undionly.kpxe", 7: "snponly.efi", 11: "arm64.efi"},
     (67, DISCOVER, True, False): {16: f"http://{SERVER}:8081/loaders/snponly.efi"},
-    (67, DISCOVER, False, True): {0: "script", 7: "script"},
-    (67, REQUEST, False, False): {0: None, 7: None},
+    (67, DISCOVER, False, True): {0: "script", 7: "script", 11: "script"},
+    (67, REQUEST, False, False): {0: None, 7: None, 11: None},
     (67, REQUEST, True, False): {16: None},
-    (67, REQUEST, False, True): {0: None, 7: None},
+    (67, REQUEST, False, True): {0: None, 7: None, 11: None},
     (4011, REQUEST, False, False): {7: "snponly.efi"},
     (4011, REQUEST, False, True): {0: "script"},
 }

@@ -105,4 +105,4 @@ def test_errors(code: ErrorCode) -> None:
 
 def test_oack() -> None:
     """An OACK has opcode 6 and its options in the given order, with the given case."""
-    assert build_oack([("TSIZE", "9"), ("blksize", "1468")]) == b"\0\6TSIZE\x009\0blksize\x001468\0"
+    assert build_oack((("TSIZE", "9"), ("blksize", "1468"))) == b"\0\6TSIZE\x009\0blksize\x001468\0"

@@ -32,8 +32,9 @@ from netboot.tftp_lab import (
     open_server,
     request,
 )
+from provd.netboot.tftp_chat import LINES, LINES_PERIOD
 from provd.netboot.tftp_options import Bounds
-from provd.netboot.tftp_server import LINES, LINES_PERIOD, Limits, boot_name
+from provd.netboot.tftp_server import Limits, boot_name
 from provd.netboot.tftp_transfer import Outcome
 
 PCAPS = Path(__file__).parent / "pcaps"
@@ -430,7 +431,7 @@ async def test_answers_from_the_asked_address() -> None:
     ids=["together", "of-one-address"],
 )
 async def test_too_many_transfers(limits: Limits, hosts: tuple[str, str, str], late: str) -> None:
-    """Beyond a limit a request gets no answer; when there is room again, it does."""
+    """Beyond a limit of clients that read, a request gets no answer; when there is room again, it does."""
     async with (
         open_server(limits=limits) as server,
         Client(server.address, hosts[0]) as first,
@@ -442,12 +443,55 @@ async def test_too_many_transfers(limits: Limits, hosts: tuple[str, str, str], l
             for client in (first, second, third):
                 await client.ask("loader.efi")
                 await client.receive()
+                await client.send(ack(1))
+                await client.receive()
             await last.ask("loader.efi")
             await quiet(server, last)
             await first.send(error(0))
             await server.wait_reads(1)
             await last.ask("loader.efi")
             assert (await last.receive()).opcode == DATA
+
+
+@pytest.mark.parametrize("options", [{}, {"tsize": 0, "windowsize": 4}], ids=["plain", "with-options"])
+@pytest.mark.parametrize(
+    ("limits", "forged", "real"),
+    [
+        (Limits(transfers=3), ("127.0.0.2", "127.0.0.3"), ("127.0.0.4", "127.0.0.5")),
+        (Limits(transfers_per_address=3), ("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")),
+    ],
+    ids=["together", "of-one-address"],
+)
+async def test_forged_requests_lock_nobody_out(
+    limits: Limits, forged: tuple[str, str], real: tuple[str, str], options: dict[str, int]
+) -> None:
+    """When there is no room, the transfers that nobody ever answered give way, the oldest of them first."""
+    async with (
+        open_server(limits=limits) as server,
+        Client(server.address) as reader,
+        Client(server.address, forged[0]) as older,
+        Client(server.address, forged[1]) as younger,
+        Client(server.address, real[0]) as one,
+        Client(server.address, real[1]) as two,
+    ):
+        with trio.fail_after(PATIENCE):
+            await reader.ask("loader.efi", **options)
+            first = await reader.receive()
+            await reader.send(ack(0 if first.opcode == OACK else 1))
+            await reader.receive()
+            for client in (older, younger):
+                await client.ask("loader.efi", **options)
+                await client.receive()
+            for number, (client, given_up) in enumerate(((one, older), (two, younger)), 1):
+                await client.ask("loader.efi", **options)
+                first = await client.receive()
+                await client.send(ack(0 if first.opcode == OACK else 1))
+                await client.receive()
+                reads = await server.wait_reads(number)
+                assert (reads[-1].outcome, reads[-1].peer) == (Outcome.GAVE_UP, given_up.address[0])
+            await reader.send(error(0))
+            reads = await server.wait_reads(3)
+            assert (reads[-1].outcome, reads[-1].peer) == (Outcome.ABORTED, reader.address[0])
 
 
 async def test_replaced_file() -> None:

@@ -67,6 +67,11 @@ def populate(cluster: Cluster) -> None:
         state.ha_resources = [simulated.HaResource(sid="vm:100", node="pve2")]
         state.ha_maintenance = ["pve3"]
         state.replication = [simulated.ReplicationJob(id="100-0", guest=100, source="pve2", target="pve1")]
+        state.ha_rules = [simulated.HaRule(rule="near", nodes=["pve2:2", "pve3"], resources=["vm:100"])]
+        state.storages = [
+            simulated.Storage(storage="tank", type="zfspool", nodes=["pve2"]),
+            simulated.Storage(storage="nas", type="nfs"),
+        ]
 
 
 # --- members that behave ---------------------------------------------------------------------------
@@ -96,7 +101,6 @@ async def test_root_sees_everything(tmp_path: Path, profile: str) -> None:
     assert lab.nodes[1].links == {0: f"{NET}.2"}
     assert found.asked == f"pve1 ({NET}.1)"
     assert found.release == version
-    assert found.releases["pve1"] == version
     assert found.guests == (
         Guest(vmid=100, kind="qemu", node="pve2", name="web", status="running", template=True),
         Guest(vmid=101, kind="lxc", node="pve3", name="dns", status="unknown"),
@@ -104,6 +108,15 @@ async def test_root_sees_everything(tmp_path: Path, profile: str) -> None:
     assert found.ha_services == (HaService(sid="vm:100", node="pve2", state="started"),)
     assert found.ha_maintenance == {"pve3"}
     assert found.replication == (ReplicationJob(id="100-0", guest=100, source="pve2", target="pve1"),)
+    kind = "group" if profile.startswith("pve8") else "rule"
+    assert found.ha_rules == (HaRule(id="near", kind=kind, nodes=("pve2", "pve3"), written="pve2:2,pve3"),)
+    assert found.storages == (
+        Storage(id="tank", kind="zfspool", nodes=("pve2",)),
+        Storage(id="nas", kind="nfs", shared=True),
+    )
+    assert found.ceph_nodes == frozenset()
+    assert found.releases == {"pve1": version, "pve2": version}
+    assert found.unseen == {}
     assert {c.node: c.fingerprint for c in found.certificates} == prints
     ends = {c.node: c.not_after for c in found.certificates}
     assert ends["pve3"] is None  # nobody could be asked

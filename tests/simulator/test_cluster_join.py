@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import trio
 
-from provd.simulator.cluster import Machine, stop_pvecm
+from provd.simulator.cluster import Machine, install_pve_tools, stop_pvecm
+from provd.simulator.cluster.keys import create_root_key
 from provd.simulator.cluster.leaves import fingerprint_of
 from simulator.cluster_lab import EPHEMERAL, MEMBER, NEWCOMER, PASSWORD, Lab, eventually, open_lab, read_until
+from simulator.member_lab import open_members
 
 ESTABLISHING = f"Establishing API connection with host '{MEMBER}'\n"
 SUCCESS = (
@@ -502,17 +504,53 @@ async def test_certificate_of_the_newcomer(lab: Lab) -> None:
     assert after == lab.cluster.fingerprint("pve5") != before
 
 
-async def test_join_without_password(lab: Lab) -> None:
-    """--use_ssh fails without an accepted key, and joins with one, printing no line about the API."""
-    words = ("pvecm", "add", MEMBER, "--use_ssh")
-    assert (await lab.run(lab.newcomer, *words)).err == "unable to copy ssh ID: exit code 1\n"
-    shared = lab.cluster.pve / "priv/authorized_keys"
-    shared.write_text((lab.newcomer / "root/.ssh/id_rsa.pub").read_text())
-    ended = await lab.run(lab.newcomer, *words)
-    assert same_epoch(ended.out) == (
-        f"No cluster network links passed explicitly, fallback to local node IP '{NEWCOMER}'\n"
-        "copy corosync auth key\n" + SUCCESS.partition("finishing setup locally\n")[2]
-    )
+@pytest.mark.parametrize("form", ["{ip} {key}", "[{ip}]:{port} {key}"])
+async def test_join_without_password(tmp_path: Path, form: str) -> None:
+    """--use_ssh needs a known host and an accepted key, both for real, and says no line about the API."""
+    async with open_members(tmp_path, 2) as members:
+        root = tmp_path / "pve5"
+        install_pve_tools(root, cluster_dir=members.cluster.directory, hostname="pve5", ip=NEWCOMER)
+        lab = Lab(tmp_path, members.cluster, members.nursery, root)
+        words = ("pvecm", "add", "127.77.0.2", "--use_ssh")
+        refused = "unable to copy ssh ID: exit code 1\n"
+        assert (await lab.run(root, *words)).err == refused
+        members.cluster.authorize((root / "root/.ssh/id_rsa.pub").read_text().strip())
+        assert (await lab.run(root, *words)).err == refused
+        key = (members.members["pve2"].root / "etc/ssh/ssh_host_ed25519_key.pub").read_text()
+        line = form.format(ip="127.77.0.2", port=members.cluster.read().ssh_port, key=key)
+        (root / "root/.ssh/known_hosts").write_text(line)
+        ended = await lab.run(root, *words)
+        assert same_epoch(ended.out) == (
+            f"No cluster network links passed explicitly, fallback to local node IP '{NEWCOMER}'\n"
+            "copy corosync auth key\n" + SUCCESS.partition("finishing setup locally\n")[2]
+        )
+        assert (ended.err, ended.status) == ("", 0)
+        assert members.online() == {"pve1": True, "pve2": True, "pve5": True}
+        conf = (members.members["pve1"].root / "etc/corosync/corosync.conf").read_text()
+        assert (root / "etc/corosync/corosync.conf").read_text() == conf
+
+
+async def test_join_without_password_refused(tmp_path: Path) -> None:
+    """What the member's own pvecm says is passed on, and a member that is off lets nobody copy anything."""
+    async with open_members(tmp_path, 2) as members:
+        root = tmp_path / "pve5"
+        install_pve_tools(root, cluster_dir=members.cluster.directory, hostname="pve5", ip=NEWCOMER)
+        lab = Lab(tmp_path, members.cluster, members.nursery, root)
+        create_root_key(Machine(root))
+        members.cluster.authorize((root / "root/.ssh/id_rsa.pub").read_text().strip())
+        key = (members.members["pve1"].root / "etc/ssh/ssh_host_ed25519_key.pub").read_text()
+        (root / "root/.ssh/known_hosts").write_text(f"{MEMBER} {key}")
+        await members.members["pve2"].power_off()
+        words = ("pvecm", "add", MEMBER, "--use_ssh", "--link0", NEWCOMER)
+        ended = await lab.run(root, *words)
+        assert ended.out == "cluster not ready - no quorum?\n"
+        assert ended.err == (
+            "unable to add node: command failed (ssh 127.77.0.1 -o BatchMode=yes pvecm addnode pve5"
+            f" --force 1 --apiversion 1 --link0 {NEWCOMER})\n"
+        )
+        await members.members["pve1"].power_off()
+        assert (await lab.run(root, *words)).err == "unable to copy ssh ID: exit code 1\n"
+        assert list(members.online()) == ["pve1", "pve2"]
 
 
 # --- on a terminal ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The inside of the lab's virtual machines, in parts. Whole ones run in `tests/firmware`."""
 
+import os
 import shutil
 import stat
 import subprocess
@@ -19,6 +20,7 @@ from provd.simulator.vm.lease import read_leases
 from provd.simulator.vm.network import bridge_words, pinned_names
 from provd.simulator.vm.packages import CannotFetch, default_cache
 from provd.simulator.vm.qemu import qemu_arguments
+from provd.simulator.vm.shown import PROJECT, PYTHON, show
 
 UUID = "9f1c2b00-5d3a-4c86-9be1-020000000001"
 MAC = "02:00:00:00:00:01"
@@ -162,11 +164,41 @@ def test_first_boot_lies_where_the_installer_puts_it() -> None:
 
 
 def test_qemu_arguments_name_what_the_guest_looks_for(tmp_path: Path) -> None:
-    """A comma in a path does not end it, and the host's root is shared read-only."""
-    arguments = qemu_arguments(uuid=UUID, serial="S1", cluster=tmp_path / "a,b")
+    """A comma in a path does not end it, and what is shown of the host is shared read-only."""
+    arguments = qemu_arguments(uuid=UUID, serial="S1", root=tmp_path, cluster=tmp_path / "a,b")
     assert f"name=opt/provd/cluster,string={tmp_path}/a,,b" in arguments
     (root,) = (word for word in arguments if word.startswith("local,id=hostroot"))
     assert "readonly=on" in root.split(",")
+
+
+def test_what_is_shown_of_the_host_has_no_secret(tmp_path: Path) -> None:
+    """Files that not everybody may read are left out, and /root, /home and the project's state are empty."""
+    shown = show(tmp_path / "shown")
+    assert (shown.directory / "etc/passwd").read_bytes() == Path("/etc/passwd").read_bytes()
+    assert not (shown.directory / "etc/shadow").exists()
+    mounted = {target.relative_to(shown.directory) for _, target in shown.mounts}
+    files = [path for path in shown.directory.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert {path.relative_to(shown.directory).parts[0] for path in files} == {"etc"}
+    assert all(path.stat().st_mode & stat.S_IROTH for path in files)
+    assert not {Path(name) for name in (".", "etc", "home", "root", "var")} & mounted
+    again = show(tmp_path / "shown")
+    assert again == shown
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_what_is_shown_of_the_host_is_enough(tmp_path: Path) -> None:
+    """In there, programs run and Python finds the lab; out here, nothing is mounted."""
+    shown = show(tmp_path / "shown")
+    lab = ["env", f"PYTHONPATH={PROJECT}", str(PYTHON), "-c", "import provd.simulator.vm.installer, trio"]
+    for command in (lab, ["openssl", "version"], ["/usr/sbin/sshd", "-V"], ["ls", "/home", "/etc/shadow"]):
+        inside = shown.beneath(["chroot", str(shown.directory), *command])
+        done = subprocess.run(
+            inside, capture_output=True, text=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        )
+        assert (done.returncode == 0) == (command[0] != "ls"), done.stderr
+    assert "Permission denied" not in done.stderr
+    assert done.stderr.count("No such file") == 2
+    assert str(shown.directory) not in Path("/proc/self/mounts").read_text()
 
 
 # --- whole machines ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from mmap import mmap
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from provd.web import image_server, sendfile
 from provd.web.image_server import Address, serve
 from provd.web.sendfile import in_page_cache
 from provd.web.server import listen
+from web.hanging_disk import hanging_disk
 
 TOKEN = "7-0123456789abcdef"
 ETAG = '"a-tag"'
@@ -499,6 +500,31 @@ async def test_a_stop_does_not_wait_for_gigabytes(site: Site) -> None:
     assert downloads.current() == []
     for stream in streams:
         await stream.aclose()
+
+
+async def test_a_stop_does_not_wait_for_a_dead_disk(site: Site, tmp_path: Path) -> None:
+    """The thread that hangs in it is left behind, and what it holds is given back when it is let go."""
+    with ExitStack() as stack:
+        (tmp_path / "dead").mkdir()
+        before = descriptors()
+        try:
+            disk = stack.enter_context(hanging_disk(tmp_path / "dead", BIG))
+        except OSError as exc:
+            pytest.skip(f"no disk that hangs: {exc}")
+        site.shelf.files["dead"] = VirtualFile((Extent(disk.path, 0, BIG),), ETAG)
+        async with trio.open_nursery() as nursery:
+            [address] = await nursery.start(serve, site.shelf, site.downloads, [listen("127.0.0.1:0")])
+            stream = await say(address, get("dead"))
+            with trio.fail_after(5):
+                await disk.wait_read()
+            assert await ask(address, get("bytes.only", CLOSE))
+            began = trio.current_time()
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - began < 0.5
+        await stream.aclose()
+    with trio.fail_after(5):
+        while descriptors() > before:
+            await trio.sleep(0.01)
 
 
 def descriptors() -> int:

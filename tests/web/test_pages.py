@@ -94,6 +94,8 @@ async def host_in(parts: Parts, state: State, name: str = "pve1", number: int = 
     def lead(change: Change) -> Host:
         operation = operations.open_(change.db, host, Kind.REBUILD, "a test", change.at)
         change.fact(host.id, Fact.REBUILD_STARTED, "armed")
+        key = operations.SealedKey(public_line=f"ssh-ed25519 AAAAC3Nza{operation.id} provd", sealed=b"sealed")
+        operations.keep_key(change.db, operation.id, key)
         for stage in ROAD[1 : ROAD.index(state) + 1 if state in ROAD else 3]:
             change.fact(host.id, FACTS[stage], f"{FACTS[stage]}")
         if state in SETTLED:

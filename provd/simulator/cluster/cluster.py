@@ -17,7 +17,7 @@ from provd.simulator.cluster.history import Moment
 from provd.simulator.cluster.locked import exclusive, read_document, replace_file, write_document
 from provd.simulator.cluster.machine import Machine, install_pve_tools
 from provd.simulator.cluster.membership import corosync_conf
-from provd.simulator.cluster.state import ClusterNode, ClusterState
+from provd.simulator.cluster.state import ClusterNode, ClusterState, Guest
 
 
 class Cluster:
@@ -89,11 +89,13 @@ class Cluster:
         The block holds a lock across processes: no await inside.
         """
         with exclusive(self.document):
+            written = ClusterState.load(read_document(self.document))
             state = self.read()
-            before = history.moment_of(state, time.time())
             yield state
-            self._write_files(state)
-            history.record(self._log, before, history.moment_of(state, time.time()))
+            self._write_files(state, reconfigured=state.config_version != written.config_version)
+            _move_guests(self.pve / "nodes", written, state)
+            now = time.time()
+            history.record(self._log, history.moment_of(written, now), history.moment_of(state, now))
             write_document(self.document, state.dump())
 
     def add_member(
@@ -179,13 +181,16 @@ class Cluster:
         root = self.read().nodes[node].root
         return Path(root) if root else None
 
-    def _write_files(self, state: ClusterState) -> None:
+    def _write_files(self, state: ClusterState, *, reconfigured: bool) -> None:
         if state.name is not None:
             content = corosync_conf(state).encode()
             replace_file(self.pve / "corosync.conf", content)
             for node in state.nodes.values():
                 if node.root is not None:
-                    _follow(Machine(Path(node.root)), content if node.online else None, state.quorate)
+                    machine = Machine(Path(node.root))
+                    if node.online:
+                        _copy_to_corosync(machine, content, even_if_removed=reconfigured)
+                    _show_quorum(machine, quorate=node.online and state.quorate)
         for name, node in state.nodes.items():
             directory = self.pve / "nodes" / name
             directory.mkdir(exist_ok=True)
@@ -204,17 +209,33 @@ class Cluster:
                 os.close(os.open(marker, os.O_CREAT | os.O_WRONLY))
 
 
-def _follow(machine: Machine, corosync_conf: bytes | None, quorate: bool) -> None:
-    """What pmxcfs does on a member: new configuration goes to corosync, and /etc/pve shows the quorum.
-
-    None for a member that is away: it misses both.
-    """
+def _copy_to_corosync(machine: Machine, corosync_conf: bytes, *, even_if_removed: bool) -> None:
+    """What pmxcfs does on every member that is there when the cluster's corosync.conf changes."""
     own = machine.path("/etc/corosync/corosync.conf")
-    if corosync_conf is not None and own.exists() and own.read_bytes() != corosync_conf:
+    if own.exists() or (even_if_removed and own.parent.is_dir()):
         replace_file(own, corosync_conf)
+
+
+def _show_quorum(machine: Machine, *, quorate: bool) -> None:
     if machine.sees_cluster:
         local = machine.pve / "local"
-        if corosync_conf is None or not quorate:
+        if not quorate:
             local.unlink(missing_ok=True)
         elif not local.is_symlink():
             local.symlink_to(Path("nodes") / machine.read().hostname)
+
+
+def _move_guests(nodes: Path, before: ClusterState, after: ClusterState) -> None:
+    """A guest is where its configuration is; a directory that somebody removed takes it along for good."""
+    was, is_now = ({_configuration(guest): guest for guest in state.guests} for state in (before, after))
+    for file in was.keys() - is_now.keys():
+        (nodes / file).unlink(missing_ok=True)
+    for file in is_now.keys() - was.keys():
+        if is_now[file].node in after.nodes:
+            (nodes / file).parent.mkdir(parents=True, exist_ok=True)
+            replace_file(nodes / file, b"memory: 2048\n")
+
+
+def _configuration(guest: Guest) -> str:
+    directory = "lxc" if guest.type == "lxc" else "qemu-server"
+    return f"{guest.node}/{directory}/{guest.vmid}.conf"

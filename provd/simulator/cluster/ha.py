@@ -39,11 +39,6 @@ def settle(state: ClusterState, now: float) -> None:
                 _move(state, resource, node)
 
 
-def is_in_maintenance(state: ClusterState, node: str) -> bool:
-    """Asked for, and every service that can leave has left."""
-    return node in state.ha_maintenance and node not in state.ha_moves_at
-
-
 def _best_target(state: ClusterState, node: str) -> str | None:
     """The online node with the fewest services."""
     loads = {
@@ -112,10 +107,10 @@ def status_rows(state: ClusterState, me: str) -> list[dict[str, Any]]:
 
 
 def manager_status(state: ClusterState) -> dict[str, str]:
-    """Node to its condition, as the CRM sees it."""
+    """Node to its condition, as the CRM sees it: maintenance begins before the services have left."""
 
     def condition(name: str, node: ClusterNode) -> str:
-        if is_in_maintenance(state, name):
+        if name in state.ha_maintenance:
             return "maintenance"
         return "online" if node.online else "unknown"
 

@@ -75,6 +75,8 @@ def _differences(before: Moment, after: Moment) -> tuple[str, ...]:
             said.append(f"{name} is {condition}")
     if after.expected_votes != before.expected_votes:
         said.append(f"{after.expected_votes} votes are expected")
+    if after.online_votes != before.online_votes and not said:
+        said.append(f"{after.online_votes} votes are there")
     if after.quorate != before.quorate:
         said.append("quorum is reached" if after.quorate else "quorum is lost")
     return tuple(said) or (f"the configuration is version {after.config_version}",)

@@ -64,19 +64,25 @@ def pkill(machine: Machine, words: list[str]) -> int:
 
 
 def _end(machine: Machine, words: list[str], nobody: str) -> int:
-    """End the machine's own pmxcfs or corosync; no other process is known, and none is touched."""
+    """End the machine's own pmxcfs or corosync; no other process is known, and none is touched.
+
+    Signal 0 only asks whether there is one.
+    """
     ended = False
+    only_asks = "-0" in words
     for name in (word for word in words if not word.startswith("-")):
         own = machine.read()
-        if name == "pmxcfs" and own.pve_cluster:
+        running = {"pmxcfs": own.pve_cluster, "corosync": own.corosync}.get(name, False)
+        ended |= running
+        if not running:
+            sys.stderr.write(nobody.format(name=name))
+        elif only_asks:
+            continue
+        elif name == "pmxcfs":
             with exclusive(cluster_of(machine).document):
                 machine.unmount()
-            ended = True
-        elif name == "corosync" and own.corosync:
-            services.stop_corosync(machine)
-            ended = True
         else:
-            sys.stderr.write(nobody.format(name=name))
+            services.stop_corosync(machine)
     return 0 if ended else 1
 
 

@@ -14,6 +14,7 @@ from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.cluster import Cluster
 from provd.simulator.cluster.keys import first_boot_updatecerts
 from provd.simulator.cluster.locked import exclusive
+from provd.simulator.cluster.machine import Machine
 from provd.simulator.machine import sshd
 from provd.simulator.machine.installed_system import InstalledSystem
 from provd.simulator.machine.programs import install_programs
@@ -40,13 +41,11 @@ class Member:
     @property
     def root(self) -> Path:
         """What plays `/` of it."""
-        root = self.cluster.machine_root(self.name)
-        assert root is not None
-        return root
+        return self.cluster.directory / "members" / self.name
 
     @property
     def ip(self) -> str:
-        return self.cluster.read().nodes[self.name].ring0_addr
+        return Machine(self.root).read().ip
 
     @property
     def is_on(self) -> bool:

@@ -4,10 +4,10 @@
     br0 10.77.0.1 (the LAN's router and DHCP server)
      |  10.77.0.10 (a member of the cluster)
      +-- tap0, tap1 ... (machines)
-     +-- lan0p ------------------------------------------ lan0 10.77.0.2 (provd)
+     +-- srvp ------------------------------------------- lan0 10.77.0.2 (provd)
 
-Needs root and iproute2. Whatever happens, both namespaces are gone at the end, and those of a rack
-that was killed go when the next one is built.
+Needs root and iproute2. Other computers get namespaces like SERVER. Whatever happens, all of them are gone
+at the end, and those of a rack that was killed go when the next one is built.
 """
 
 import itertools
@@ -24,6 +24,8 @@ SUBNET = "10.77.0.0/24"
 ROUTER = "10.77.0.1"
 SERVER = "10.77.0.2"
 MEMBER = "10.77.0.10"
+ROUTER6 = "fd00:77::1"
+"""An IPv6 router, and no boot server on IPv6. Without one each start of iPXE waits for it, 16 seconds."""
 LEASES = ("10.77.0.100", "10.77.0.199")
 INTERFACE = "lan0"
 """provd's."""
@@ -31,15 +33,40 @@ INTERFACE = "lan0"
 _numbers = itertools.count()
 
 
-@frozen
+@frozen(eq=False)
 class Lan:
-    lan: str
-    server: str
-    _taps: Iterator[int] = field(factory=itertools.count, eq=False)
+    tag: str
+    namespaces: list[str] = field(factory=list)
+    _taps: Iterator[int] = field(factory=itertools.count)
+
+    @property
+    def lan(self) -> str:
+        return f"provd-lan-{self.tag}"
+
+    @property
+    def server(self) -> str:
+        return f"provd-srv-{self.tag}"
 
     def inside(self, namespace: str, command: Sequence[str]) -> list[str]:
-        """`command`, to be run in one of the two; the process is the command itself, with its id."""
+        """`command`, to be run in one of the namespaces; the process is the command itself, with its id."""
         return ["ip", "netns", "exec", namespace, *command]
+
+    def add_namespace(self, name: str) -> None:
+        ip("netns", "add", name)
+        self.namespaces.append(name)
+        ip("-n", name, "link", "set", "lo", "up")
+
+    def add_computer(self, label: str, address: str) -> str:
+        """A computer behind a veth; returns its namespace, in which its NIC is `INTERFACE`."""
+        name, port = f"provd-{label}-{self.tag}", f"{label}p"
+        self.add_namespace(name)
+        ip(
+            "-n", self.lan, "link", "add", port, "type", "veth", "peer", "name", INTERFACE, "netns", name,
+        )  # fmt: skip
+        ip("-n", self.lan, "link", "set", port, "master", "br0", "up")
+        ip("-n", name, "address", "add", f"{address}/24", "brd", "+", "dev", INTERFACE)
+        ip("-n", name, "link", "set", INTERFACE, "up")
+        return name
 
     def add_tap(self) -> str:
         """A cable to the bridge, for one machine."""
@@ -55,26 +82,18 @@ def open_lan() -> Iterator[Lan]:
     if os.geteuid() != 0:
         raise PermissionError("network namespaces and virtual machines on them need root")
     remove_orphans()
-    tag = f"{os.getpid()}-{next(_numbers)}"
-    lan = Lan(f"provd-lan-{tag}", f"provd-srv-{tag}")
+    lan = Lan(f"{os.getpid()}-{next(_numbers)}")
     try:
-        for namespace in (lan.lan, lan.server):
-            ip("netns", "add", namespace)
-            ip("-n", namespace, "link", "set", "lo", "up")
+        lan.add_namespace(lan.lan)
         ip("-n", lan.lan, "link", "add", "br0", "type", "bridge", "forward_delay", "0", "stp_state", "0")
         for address in (ROUTER, MEMBER):
             ip("-n", lan.lan, "address", "add", f"{address}/24", "brd", "+", "dev", "br0")
+        ip("-n", lan.lan, "address", "add", f"{ROUTER6}/64", "dev", "br0", "nodad")
         ip("-n", lan.lan, "link", "set", "br0", "up")
-        ip(
-            "-n", lan.lan, "link", "add", "lan0p", "type", "veth",
-            "peer", "name", INTERFACE, "netns", lan.server,
-        )  # fmt: skip
-        ip("-n", lan.lan, "link", "set", "lan0p", "master", "br0", "up")
-        ip("-n", lan.server, "address", "add", f"{SERVER}/24", "brd", "+", "dev", INTERFACE)
-        ip("-n", lan.server, "link", "set", INTERFACE, "up")
+        lan.add_computer("srv", SERVER)
         yield lan
     finally:
-        for namespace in (lan.lan, lan.server):
+        for namespace in lan.namespaces:
             with suppress(subprocess.CalledProcessError):
                 ip("netns", "delete", namespace)
 
@@ -82,7 +101,7 @@ def open_lan() -> Iterator[Lan]:
 def remove_orphans() -> None:
     """Namespaces whose maker is not alive any more."""
     for path in Path("/run/netns").glob("provd-*-*"):
-        match = re.fullmatch(r"provd-(?:lan|srv)-([0-9]+)-[0-9]+", path.name)
+        match = re.fullmatch(r"provd-[a-z]+-([0-9]+)-[0-9]+", path.name)
         if match and not Path(f"/proc/{match[1]}").exists():
             with suppress(subprocess.CalledProcessError):
                 ip("netns", "delete", path.name)

@@ -15,6 +15,7 @@ from attrs import define, field
 from provd.simulator.rack import processes
 from provd.simulator.rack.lan import Lan
 from provd.simulator.vm.qemu import qemu_arguments
+from provd.simulator.vm.shown import show
 
 DISK_MIB = 1024
 
@@ -72,7 +73,8 @@ class VirtualMachine:
         assert not self.on, f"{self.name} is on"
         self.directory.mkdir(parents=True, exist_ok=True)
         self._make_parts()
-        command = self.lan.inside(self.lan.lan, self._command())
+        shown = show(self.directory / "shown")
+        command = self.lan.inside(self.lan.lan, shown.beneath(self._command(shown.directory)))
         self.process = await processes.start(command, self.directory / "qemu.log")
 
     async def power_off(self) -> None:
@@ -91,9 +93,9 @@ class VirtualMachine:
         if self.firmware in FILES and not variables.exists():
             shutil.copy(FILES[self.firmware][1], variables)
 
-    def _command(self) -> list[str]:
+    def _command(self, root: Path) -> list[str]:
         nic = f"virtio-net-pci,netdev=lan,mac={self.mac},bootindex=0"
-        program, inside = "qemu-system-x86_64", self._inside()
+        program, inside = "qemu-system-x86_64", self._inside(root)
         if self.firmware is Firmware.ARM64:
             program, inside = "qemu-system-aarch64", ARM64_MACHINE
         return [
@@ -111,8 +113,8 @@ class VirtualMachine:
             *inside,
         ]
 
-    def _inside(self) -> list[str]:
-        return qemu_arguments(uuid=self.uuid, serial=self.name, cluster=self.cluster_dir)
+    def _inside(self, root: Path) -> list[str]:
+        return qemu_arguments(uuid=self.uuid, serial=self.name, root=root, cluster=self.cluster_dir)
 
     def _firmware_arguments(self) -> list[str]:
         if self.firmware not in FILES:

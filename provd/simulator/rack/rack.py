@@ -22,7 +22,7 @@ from attrs import define, field
 from provd.simulator.cluster.cluster import Cluster
 from provd.simulator.lab import CLUSTER_PASSWORD, ROOT_PASSWORD_HASH
 from provd.simulator.rack import processes
-from provd.simulator.rack.lan import INTERFACE, LEASES, MEMBER, SERVER, SUBNET, Lan, open_lan
+from provd.simulator.rack.lan import INTERFACE, LEASES, MEMBER, ROUTER6, SERVER, SUBNET, Lan, open_lan
 from provd.simulator.rack.machine import Firmware, VirtualMachine
 from provd.simulator.vm.iso import build_iso
 from provd.simulator.vm.packages import default_cache
@@ -156,6 +156,13 @@ class Rack:
         lines = (await self.call("GET", f"/api/activity?host_id={host['id']}&limit=1000"))["activity"]
         return list(reversed(lines))
 
+    async def until_heard(self, host: Json, words: str, times: int = 1) -> None:
+        """Until so many lines of the host's activity have these words."""
+        while True:
+            if sum(words in line["message"] for line in await self.story(host)) >= times:
+                return
+            await trio.sleep(0.1)
+
     async def until(self, host: Json, *states: str) -> Json:
         while True:
             now = await self.host(host)
@@ -233,7 +240,7 @@ async def _gate(lan: Lan, directory: Path, port: int) -> AsyncIterator[None]:
 
 
 def dnsmasq(directory: Path) -> list[str]:
-    """The LAN's DHCP server: addresses, a router, and not a word about booting."""
+    """The LAN's router as far as it speaks DHCP: addresses, IPv6 prefixes, and not a word about booting."""
     return [
         "dnsmasq",
         "--keep-in-foreground",
@@ -242,6 +249,7 @@ def dnsmasq(directory: Path) -> list[str]:
         "--interface=br0",
         "--bind-interfaces",
         f"--dhcp-range={LEASES[0]},{LEASES[1]},255.255.255.0,1h",
+        *("--enable-ra", f"--dhcp-range={ROUTER6},ra-only,64"),
         "--dhcp-authoritative",
         # Without this its first offer to each client waits three seconds for a ping.
         "--no-ping",

@@ -3,27 +3,26 @@
 Disks, NICs and firmware are for others to choose.
 """
 
-import sys
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[3]
+from provd.simulator.vm.shown import PROJECT, PYTHON
 
 
 def qemu_arguments(
-    *, uuid: str, serial: str, cluster: Path | None = None, memory_mib: int = 768, cpus: int = 1
+    *, uuid: str, serial: str, root: Path, cluster: Path | None = None, memory_mib: int = 768, cpus: int = 1
 ) -> list[str]:
     """Arguments for `qemu-system-x86_64`, to be completed with firmware, disk, NIC and console.
 
-    `cluster` is the directory of a simulated cluster that the installed system may join; the machine writes
-    into it. `uuid` and `serial` are what the firmware says of the machine. A second CPU makes an emulated
-    machine slower, not faster, on a computer with few.
+    `root` is what the machine sees of this computer. `cluster` is the directory of a simulated cluster
+    that the installed system may join; the machine writes into it. `uuid` and `serial` are what the firmware
+    says of the machine. A second CPU makes an emulated machine slower, not faster, on a computer with few.
     """
-    settings = {"python": sys.executable, "project": str(PROJECT)}
+    settings = {"python": str(PYTHON), "project": str(PROJECT)}
     arguments = [
         *("-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", str(cpus), "-m", str(memory_mib)),
         *("-device", "virtio-rng-pci,addr=1c"),
         *("-smbios", f"type=1,manufacturer=provd,product=Lab machine,serial={_quoted(serial)},uuid={uuid}"),
-        *_share("hostroot", "1d", "/", ",readonly=on"),
+        *_share("hostroot", "1d", str(root), ",readonly=on"),
     ]
     if cluster is not None:
         settings["cluster"] = str(cluster.resolve())

@@ -64,7 +64,6 @@ CREATE TABLE departures (                           -- members that operations t
     nodeid            INTEGER NOT NULL,             -- to be given back to it
     votes             INTEGER NOT NULL,
     drain             INTEGER NOT NULL CHECK (drain IN (0, 1)),    -- into HA maintenance first
-    forced            INTEGER NOT NULL CHECK (forced IN (0, 1)),   -- quorum may be lost
     keep_entry        INTEGER NOT NULL CHECK (keep_entry IN (0, 1)),   -- pvecm add --force, no delnode
     -- asked: works as it did. released: may go away at any moment. left: struck out of the cluster.
     stage             TEXT NOT NULL CHECK (stage IN ('asked', 'released', 'left'))
