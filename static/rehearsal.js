@@ -2,12 +2,11 @@
 
 import { Problem, post } from "./api.js";
 import { wireForm } from "./forms.js";
+import { permission, sorted, wish } from "./verdict.js";
 import { blank, byId, part, setText } from "./view.js";
 
 const SHAPES = { fine: "done", but: "running", unknown: "cancelled", no: "failed" };
 const WORDS = { fine: "fine", but: "mind", unknown: "unknown", no: "no" };
-// What somebody has to do something about comes first; among equals the order of the rehearsal stays.
-const ORDER = ["no", "unknown", "but"];
 
 function checkRow(check) {
   const row = blank("blank-check").querySelector("li");
@@ -23,15 +22,14 @@ function checkRow(check) {
   return row;
 }
 
-// Whether the button may be pressed, and what typing the name then means.
 function allow(verdict, overridable) {
-  const stopped = verdict !== "yes" && verdict !== "yes, but";
+  const { pressable, meaning } = permission(verdict, overridable);
   const button = byId("rebuild-go");
-  if (stopped && !overridable) button.dataset.blocked = "";
-  else delete button.dataset.blocked;
-  button.disabled = "blocked" in button.dataset;
-  byId("rebuild-typed").hidden = button.disabled;
-  setText(byId("rebuild-why"), stopped ? "rebuild all the same" : "go on");
+  if (pressable) delete button.dataset.blocked;
+  else button.dataset.blocked = "";
+  button.disabled = !pressable;
+  byId("rebuild-typed").hidden = !pressable;
+  setText(byId("rebuild-why"), meaning);
 }
 
 function say(sentence, verdict = "") {
@@ -42,9 +40,8 @@ function say(sentence, verdict = "") {
 function show(rehearsal) {
   say(rehearsal.sentence, rehearsal.verdict);
   if (rehearsal.erases.length) setText(byId("erases"), rehearsal.erases.join(", "));
-  const fine = rehearsal.checks.filter((check) => check.result === "fine");
-  const others = ORDER.flatMap((result) => rehearsal.checks.filter((check) => check.result === result));
-  byId("checks").replaceChildren(...others.map(checkRow));
+  const { open, fine } = sorted(rehearsal.checks);
+  byId("checks").replaceChildren(...open.map(checkRow));
   byId("fine").replaceChildren(...fine.map(checkRow));
   setText(byId("fine-count"), fine.length === 1 ? "One look found all well" : `${fine.length} looks found all well`);
   byId("fine-checks").hidden = fine.length === 0;
@@ -59,11 +56,7 @@ export function wireRehearsal(id) {
   let verdict = "";
   let drain = null;
 
-  // What was asked for: a password only where one was typed, drain only where somebody chose.
-  function wishes() {
-    const password = form.elements.cluster_password?.value;
-    return { ...(password ? { cluster_password: password } : {}), ...(drain === null ? {} : { drain }) };
-  }
+  const password = () => form.elements.cluster_password?.value;
 
   async function look() {
     const mine = ++looks;
@@ -73,7 +66,7 @@ export function wireRehearsal(id) {
     byId("looking").hidden = false;
     byId("rehearsal").setAttribute("aria-busy", "true");
     try {
-      const rehearsal = await post(`/api/hosts/${id}/rebuild?dry_run=true`, wishes());
+      const rehearsal = await post(`/api/hosts/${id}/rebuild?dry_run=true`, wish({ password: password(), drain }));
       // Only the last look counts, whichever answer comes last.
       if (mine !== looks) return;
       verdict = rehearsal.verdict;
@@ -101,8 +94,8 @@ export function wireRehearsal(id) {
   form.elements.cluster_password?.addEventListener("change", look);
 
   wireForm(form, async (fields) => {
-    const force = verdict === "no" ? { force: fields.hostname } : {};
-    const operation = await post(`/api/hosts/${id}/rebuild`, { ...wishes(), ...force });
+    const asked = wish({ password: fields.cluster_password, drain, verdict, name: fields.hostname });
+    const operation = await post(`/api/hosts/${id}/rebuild`, asked);
     location.assign(`/ops/${operation.id}`);
   });
 }
