@@ -48,7 +48,7 @@ export function wireForm(form, action) {
 
 function setBusy(form, busy) {
   form.setAttribute("aria-busy", String(busy));
-  for (const button of form.querySelectorAll("button")) button.disabled = busy;
+  for (const button of form.querySelectorAll("button")) button.disabled = busy || "blocked" in button.dataset;
   const progress = part(form, "busy");
   if (progress) progress.hidden = !busy;
 }

@@ -4,6 +4,7 @@ import { Problem, call, get, post } from "./api.js";
 import { wireDialogs, wireForm } from "./forms.js";
 import { coalesced, follow } from "./live.js";
 import { forgetDownloads, showDownload } from "./progress.js";
+import { wireRehearsal } from "./rehearsal.js";
 import { wireTrail } from "./trail.js";
 import { addLine, blank, byId, group, part, setText, showBadge, showLink, showMoment, showNote, showSpan, showStatus } from "./view.js";
 import { tick } from "./clock.js";
@@ -25,7 +26,6 @@ function showHost(host) {
   byId("open-remove").disabled = busy;
   byId("retry-form").hidden = host.state !== "failed" || host.retry_until === null;
   if (host.retry_until !== null) showMoment(part(byId("retry-form"), "retry-until"), host.retry_until);
-  byId("member-warning").hidden = host.state !== "ready";
 }
 
 function operationRow(operation) {
@@ -80,11 +80,7 @@ follow((activity) => {
 }, showProgress);
 
 wireDialogs();
-wireForm(byId("rebuild-form"), async (fields) => {
-  const password = fields.cluster_password;
-  const operation = await post(`/api/hosts/${id}/rebuild`, password ? { cluster_password: password } : {});
-  location.assign(`/ops/${operation.id}`);
-});
+wireRehearsal(id);
 wireForm(byId("boot-form"), async (fields) => {
   // The API replaces a host's options as a whole: what this form does not show stays as it is.
   const { options } = await get(`/api/hosts/${id}`);

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Collection
 from typing import Protocol
 
 import trio
+from attrs import evolve
 
 from provd.config import Config
 from provd.credentials import ClusterCredentials
@@ -56,13 +57,19 @@ class Rehearsals:
         return rehearse(await self.look(host_id, password, drain=drain))
 
     async def look(
-        self, host_id: HostId, password: Secret | None = None, *, drain: bool | None = None
+        self,
+        host_id: HostId,
+        password: Secret | None = None,
+        *,
+        drain: bool | None = None,
+        keep_entry: bool = False,
     ) -> Situation:
         """What the verdict of `of` comes from. `drain` None: as the configuration says."""
         host = self._store.read(lambda db: hosts.get(db, host_id))
         survey = await self._ask(host, password)
         # Read afterwards: nothing that is known here is older than the cluster's answer.
-        return self._store.read(lambda db: self._situation(db, host_id, survey, password, drain))
+        situation = self._store.read(lambda db: self._situation(db, host_id, survey, password, drain))
+        return evolve(situation, keep_entry=keep_entry)
 
     def _situation(
         self,

@@ -58,6 +58,8 @@ class Situation:
     """Members that other operations of provd have released: they may go away at any moment."""
     credentials: Credentials
     drain: bool
+    keep_entry: bool = False
+    """Not to be struck out: its vote is expected all the time."""
 
     # --- what several checks ask ---
 

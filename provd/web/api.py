@@ -94,7 +94,9 @@ def blueprint(parts: Parts) -> Blueprint:
                 "cluster_password",
             )
         with trio.fail_after(REHEARSAL_SECONDS):
-            situation = await parts.rehearsals.look(host.id, wish.password, drain=wish.drain)
+            situation = await parts.rehearsals.look(
+                host.id, wish.password, drain=wish.drain, keep_entry=wish.keep_entry
+            )
         rehearsal = rehearse(situation)
         if dry_run:
             return jsonify(rehearsal_view(rehearsal, situation))

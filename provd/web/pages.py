@@ -138,6 +138,7 @@ def blueprint(parts: Parts) -> Blueprint:
             keep=RECENT,
             pending=read(lambda db: registrations.of_host(db, host.id)),
             needs_password=parts.entering.needs_password(host),
+            takes_password=parts.passwords.standing is None and parts.entering.joins(host),
             clustered=parts.config.proxmox.existing_node is not None,
             existing_node=parts.config.proxmox.existing_node,
             hardware=hardware_view(reported)

@@ -315,6 +315,7 @@ CASES: list[tuple[str, Situation, Result | str, str]] = [
     ("quorum", lab(2, nodes=nodes(3)[1:], qdevice_votes=1), BUT, "just keep"),
     ("joining", GOOD, FINE, "4 of 5 votes are there while it joins, quorum 3"),
     ("joining", lab(3), FINE, "2 of 3 votes"),
+    ("joining", evolve(lab(2, nodes=nodes(3)[1:]), keep_entry=True), FINE, "keeps its entry"),
     ("joining", lab(5, 1, 2), FINAL, "pve1, pve2 is missing"),
     ("joining", lab(5, away=("pve1", "pve2")), BUT, "waits for the rebuild of pve1, pve2"),
     ("joining", lab(2, nodes=nodes(3)[1:]), BUT, "pve2 is alone then"),

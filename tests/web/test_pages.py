@@ -1,6 +1,8 @@
 """The dashboard's pages: drawn from a real database for every state, nothing inline, all text escaped."""
 
 import re
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -249,6 +251,55 @@ async def test_a_rebuild_says_what_it_wipes(parts: Parts) -> None:
     assert "This wipes /dev/sda, /dev/sdb of m1 ." in page.text
     assert page.by_id("rebuild-name")["pattern"] == "m1"
     assert "disabled" not in page.by_id("open-rebuild")
+
+
+async def test_a_rebuild_cannot_be_pressed_before_somebody_looked(parts: Parts) -> None:
+    """The dialog opens with the rehearsal running, said aloud; the button waits for what it says."""
+    host = await register(parts, "pve1")
+    page = Page(await html(parts, f"/hosts/{host.id}"))
+    assert page.by_id("verdict")["role"] == "status"
+    assert "Looking at the cluster…" in page.text
+    button = page.by_id("rebuild-go")
+    assert {"disabled", "data-blocked"} <= button.keys()
+    assert button["aria-describedby"] == page.by_id("rebuild-dialog")["aria-describedby"] == "verdict"
+    assert "hidden" in page.by_id("drain-choice")
+
+
+VERDICT_LOGIC = """
+import assert from "node:assert";
+import { permission, sorted, wish } from "./verdict.js";
+
+for (const [verdict, overridable, pressable, meaning] of [
+  ["", false, false, "rebuild all the same"],
+  ["", true, false, "rebuild all the same"],
+  ["yes", false, true, "go on"],
+  ["yes, but", false, true, "go on"],
+  ["no", true, true, "rebuild all the same"],
+  ["no", false, false, "rebuild all the same"],
+  ["maybe", true, false, "rebuild all the same"],
+]) assert.deepEqual(permission(verdict, overridable), { pressable, meaning });
+
+const name = "pve1";
+assert.deepEqual(wish({ password: "", drain: null, verdict: "yes", name }), {});
+assert.deepEqual(wish({ password: "x", verdict: "yes, but", name }), { cluster_password: "x" });
+assert.deepEqual(wish({ drain: false }), { drain: false });
+assert.deepEqual(wish({ drain: true, verdict: "no", name }), { drain: true, force: "pve1" });
+
+const checks = ["fine", "but", "no", "unknown", "but", "fine"].map((result, at) => ({ result, at }));
+assert.deepEqual(sorted(checks).open.map(({ at }) => at), [2, 3, 1, 4]);
+assert.deepEqual(sorted(checks).fine.map(({ at }) => at), [0, 5]);
+console.log("checked");
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_what_a_rehearsal_lets_press(tmp_path: Path) -> None:
+    """Only a yes, or a no that may be overridden; force is sent for a no and never else."""
+    (tmp_path / "verdict.js").write_text(SCRIPTS["verdict.js"])
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "run.mjs").write_text(VERDICT_LOGIC)
+    done = subprocess.run(["node", "run.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "checked\n", done.stderr
 
 
 async def test_what_a_machine_told_of_itself_is_shown(parts: Parts) -> None:

@@ -92,6 +92,8 @@ def joining(it: Situation) -> Check | None:
             votes,
             "Bring members back until `pvecm status` says Quorate: Yes.",
         )
+    if member is not None and it.keep_entry:
+        return fine("joining", "It keeps its entry: its vote is expected all the time, and nothing changes.")
     if rest.survives_newcomer(newcomer):
         if waits_for := _waits_for(it, rest.survives_newcomer(newcomer, it.others_away)):
             return but("joining", f"It waits for {waits_for} before it joins.", votes)
