@@ -261,7 +261,7 @@ HALF_WAY = (
     Scenario(
         name="pvecm killed in a cluster with quorum",
         arrange=both(more_members(pve2=True, pve3=True), fault(drop_after_step=13)),
-        words=("stopped half-way", "lists nuc1 now: before", "run `pvecm delnode nuc1` on another member"),
+        words=("stopped half-way", "lists nuc1 now", "run `pvecm delnode nuc1` on another member"),
         members={"pve1": True, "pve2": True, "pve3": True, "nuc1": False},
     ),
     Scenario(
