@@ -84,6 +84,10 @@ class Leaving:
 
     async def release(self, who: Leaver, begin: Callable[[Change], None]) -> None:
         """Wait until the others can do without it; then `begin`, with the turn taken."""
+        departure = self.of(who.operation.id)
+        keeps_entry = departure is not None and departure.keep_entry
+        # A vote whose entry stays is expected until its node is back.
+        can_lower_expected = self._admin.key is not None and not keeps_entry
 
         async def obstacle(away: frozenset[str]) -> str | None:
             try:
@@ -92,7 +96,7 @@ class Leaving:
                 raise
             except ClusterFailed as exc:
                 return str(exc)
-            return why_not_without(cluster, who.node, away, can_lower_expected=self._admin.key is not None)
+            return why_not_without(cluster, who.node, away, can_lower_expected=can_lower_expected)
 
         def released(change: Change) -> None:
             departures.set_stage(change.db, who.operation.id, Stage.RELEASED)
