@@ -222,6 +222,11 @@ class Leaving:
                 return False
             # A cluster of two would lose its quorum before it could strike anybody out. Disarmed, the node
             # is struck out while it runs; that stops its corosync (corosync-cfgtool -k).
+            if rest.spare_votes() < 0:
+                missing = ", ".join(node.name for node in rest.nodes if not node.online)
+                raise ClusterFailed(
+                    f"the others would lose their quorum without {who.node}: bring {missing} back"
+                )
         elif not cluster.quorate:
             await self._lower_expected(who, cluster, rest)
         await self._admin.strike_out(who.node, who.password)
