@@ -116,8 +116,9 @@ class Leaving:
                 await session.run(leave.disarm_command())
                 await self._tell(who, f"the cluster services of {who.node} will not start again")
                 await self._strike_out(who, session)
-                await self._left(who)
+                # Before it is written down that it left: nobody would restart it after a kill in between.
                 await session.run(leave.restart_command())
+                await self._left(who)
                 await self._tell(who, f"{who.node} was restarted, to boot from the network")
                 return True
         except SshFailed as exc:
@@ -144,8 +145,8 @@ class Leaving:
                     await session.run(leave.disarm_command())
                     await self._strike_out(who, session)
                     await self._forget_rules(who)
-                    await self._left(who)
                     await session.run(leave.power_off_command())
+                    await self._left(who)
                     await self._tell(who, f"{who.node} was switched off")
                     return
             except SshFailed as exc:
