@@ -100,7 +100,10 @@ class Entering:
             return
         password = await self.credential(operation)
         attempt = self.attempt(operation, host.id, door, password)
-        await self._take_turn(operation, host.id, attempt)
+        try:
+            await self._take_turn(operation, host.id, attempt)
+        except ClusterFailed as exc:
+            raise ClusterFailed(f"{exc}; {RETRY}") from exc
         try:
             with self._waits.deadline(host.id, State.JOINING):
                 await attempt.run()
