@@ -21,7 +21,7 @@ from provd.orchestrator.fleet import Fleet
 from provd.proxmox.api_token import ApiToken
 from provd.proxmox.cluster import CertificateChanged, ClusterStatus, LoginRefused, Member, open_member
 from provd.proxmox.survey import survey
-from provd.store import members
+from provd.store import departures, members
 from provd.store.database import Db, Store, now
 from provd.store.members import RememberedMember
 
@@ -89,9 +89,18 @@ class ClusterLink:
             return await survey(member)
 
     def remembered(self) -> tuple[RememberedMember, ...]:
-        """The members that count: none, when they are of another cluster than the configured one."""
+        """The members that count: none, when they are of another cluster than the configured one.
+
+        Those that are about to go, or were struck out a moment ago, come last.
+        """
         everyone = self._store.read(members.everyone)
-        return everyone if any(is_configured(self.section, one) for one in everyone) else ()
+        if not any(is_configured(self.section, one) for one in everyone):
+            return ()
+        leaving = self._leaving()
+        return tuple(sorted(everyone, key=lambda one: one.name.lower() in leaving))
+
+    def _leaving(self) -> set[str]:
+        return {name.lower() for name in self._store.read(departures.released)}
 
     async def _find(self, stack: AsyncExitStack, login: Secret | ApiToken, avoid: set[str]) -> Member:
         failures: list[ClusterFailed] = []
@@ -167,7 +176,9 @@ class ClusterLink:
                     RememberedMember(name=node.name, address=address, fingerprint=fingerprint, seen_at=at)
                 )
         # The configured one stays, although struck out: by it the others are known to be of this cluster.
-        kept = {node.name.lower() for node in status.nodes} & set(known) | {configured}
+        # One that is leaving stays too: struck out, its old system has still to be restarted.
+        listed = {node.name.lower() for node in status.nodes}
+        kept = (listed | self._leaving()) & set(known) | {configured}
         gone = [one.name for one in self._store.read(members.everyone) if one.name.lower() not in kept]
 
         def write(db: Db) -> None:

@@ -21,7 +21,7 @@ from provd.domain.secrets import Secret
 from provd.orchestrator import farewell
 from provd.orchestrator.cluster_admin import ClusterAdmin
 from provd.orchestrator.door import RECONNECT_SECONDS, Door
-from provd.orchestrator.join_rules import Newcomer, doubt, fit_links, remains
+from provd.orchestrator.join_rules import Newcomer, doubt, fit_links, obstacle, remains
 from provd.proxmox import join, temporary_key
 from provd.proxmox.cluster import CertificateChanged
 from provd.remote.ssh import AuthRefused, Session
@@ -121,6 +121,10 @@ class Join:
         elif entry is not None:
             await self.clear_the_place()
             cluster = await self.admin.look(self.password, beside=self.hostname)
+        # Members may have gone since its turn began, long ago if the daemon was away meanwhile.
+        keep_entry, votes = self.terms.keep_entry, self.terms.votes
+        if reason := obstacle(cluster, self.hostname, (), votes=votes, keep_entry=keep_entry):
+            raise JoinFailed(reason)
         taken = {node.nodeid for node in cluster.nodes}
         nodeid = self.terms.nodeid if self.terms.nodeid not in taken else None
         links = fit_links(cluster, self.hostname, self.terms.links)

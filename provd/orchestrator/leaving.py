@@ -91,6 +91,10 @@ class Leaving:
 
     async def release(self, who: Leaver, begin: Callable[[Change], None]) -> None:
         """Wait until the others can do without it; then `begin`, with the turn taken."""
+        departure = self.of(who.operation.id)
+        keeps_entry = departure is not None and departure.keep_entry
+        # A vote whose entry stays is expected until its node is back.
+        can_lower_expected = self._admin.key is not None and not keeps_entry
 
         async def obstacle(away: frozenset[str]) -> str | None:
             try:
@@ -99,7 +103,7 @@ class Leaving:
                 raise
             except ClusterFailed as exc:
                 return str(exc)
-            return why_not_without(cluster, who.node, away, can_lower_expected=self._admin.key is not None)
+            return why_not_without(cluster, who.node, away, can_lower_expected=can_lower_expected)
 
         def released(change: Change) -> None:
             departures.set_stage(change.db, who.operation.id, Stage.RELEASED)
@@ -121,8 +125,9 @@ class Leaving:
                 await _disarm(session, who)
                 await self._tell(who, f"the cluster services of {who.node} will not start again")
                 await self._strike_out(who, session)
-                await self._left(who)
+                # Before it is written down that it left: nobody would restart it after a kill in between.
                 await session.run(leave.restart_command())
+                await self._left(who)
                 await self._tell(who, f"{who.node} was restarted, to boot from the network")
                 return True
         except SshFailed as exc:
@@ -156,8 +161,8 @@ class Leaving:
                     await _disarm(session, who)
                     await self._strike_out(who, session)
                     await self._forget_rules(who)
-                    await self._left(who)
                     await session.run(leave.power_off_command())
+                    await self._left(who)
                     await self._tell(who, f"{who.node} was switched off")
                     return
             except SshFailed as exc:
