@@ -289,7 +289,9 @@ def _form(
 
 def _option(code: int, value: bytes) -> bytes:
     """An option, in as many pieces as it needs (RFC 3396 §6); nothing where there is no value."""
-    if 0 < len(value) <= 255:
+    if not value:
+        return b""
+    if len(value) <= 255:
         return bytes((code, len(value))) + value
     pieces = (value[at : at + 255] for at in range(0, len(value), 255))
     return b"".join(bytes((code, len(piece))) + piece for piece in pieces)

@@ -63,6 +63,7 @@ class Outgoing:
     data: bytes
     source: IPv4Address
     target: tuple[str, int]
+    ifindex: int
 
 
 @define(kw_only=True)
@@ -81,38 +82,36 @@ class Responder:
     guard: LoopGuard = field(factory=LoopGuard)
     _quiet_until: float = -1.0
 
-    def respond(self, datagram: Datagram, door: Door) -> Outgoing | None:
-        """What to send back, if anything. Who was heard has been told to the desk by then."""
+    def respond(self, datagram: Datagram, door: Door, send: Callable[[Outgoing], None]) -> None:
+        """Send what there is to say, if anything; then take note of it all, which no firmware waits for."""
         try:
             request = parse(datagram.data)
             if not datagram.whole:
                 raise BadPacket("a DHCP packet that was cut off")
         except BadPacket as exc:
             log.debug("%s sent what is no DHCP request: %s", datagram.peer[0], exc)
-            return None
-        self._remember(request)
+            return
         arrival = Arrival(door=door, local=self._local(datagram), peer=datagram.peer)
-        port = self.ports.dhcp if door is Door.DHCP else self.ports.boot_server
-        if speaker_of(request):
-            here = str(datagram.target), port
-            self.recorder.record(request.mac, source=datagram.peer, target=here, payload=datagram.data)
         decision = self._decide(request, arrival)
+        answer: Outgoing | None = None
         if isinstance(decision, Answer):
             try:
                 data = build(decision.reply)
             except BadPacket as exc:
                 decision = Silence(reason=str(exc), warning=True)
             else:
-                self.desk.heard(decision.contact)
-                there = str(arrival.local), port
-                self.recorder.record(request.mac, source=there, target=decision.target, payload=data)
-                return Outgoing(data=data, source=arrival.local, target=decision.target)
+                answer = Outgoing(
+                    data=data, source=arrival.local, target=decision.target, ifindex=datagram.ifindex
+                )
+                send(answer)
+        self._remember(request)
+        self._record(request, datagram, answer, door)
         if decision.contact is not None:
             self.desk.heard(decision.contact)
-        log.debug("%s is left alone: %s", request.mac, decision.reason)
-        if decision.warning:
-            self.warn(f"{request.mac} is left alone: {decision.reason}")
-        return None
+        if isinstance(decision, Silence):
+            log.debug("%s is left alone: %s", request.mac, decision.reason)
+            if decision.warning:
+                self.warn(f"{request.mac} is left alone: {decision.reason}")
 
     def warn(self, message: str) -> None:
         """Log a warning, unless there was one a moment ago."""
@@ -133,6 +132,17 @@ class Responder:
     def _local(self, datagram: Datagram) -> IPv4Address:
         """The address that a client or a relay used; ours, where it did not know any."""
         return datagram.local if datagram.target == datagram.local else self.post.address
+
+    def _record(self, request: Request, came: Datagram, answer: Outgoing | None, door: Door) -> None:
+        """What a PXE client said and was told; whatever else is on a LAN is nobody's business."""
+        if speaker_of(request) is None:
+            return
+        port = self.ports.dhcp if door is Door.DHCP else self.ports.boot_server
+        here = str(came.target), port
+        self.recorder.record(request.mac, source=came.peer, target=here, payload=came.data)
+        if answer is not None:
+            there = str(answer.source), port
+            self.recorder.record(request.mac, source=there, target=answer.target, payload=answer.data)
 
     def _remember(self, request: Request) -> None:
         address = request.requested_address or request.ciaddr
@@ -195,6 +205,13 @@ async def serve(
 
 async def attend(line: Line, door: Door, responder: Responder) -> None:
     """Serve one port until cancelled. No datagram ends it, and no answer that cannot be sent."""
+
+    def send(answer: Outgoing) -> None:
+        try:
+            line.send_nowait(answer.data, answer.target, source=answer.source, ifindex=answer.ifindex)
+        except OSError as exc:
+            responder.warn(f"{answer.target[0]} could not be answered: {exc.strerror}")
+
     while True:
         await trio.lowlevel.wait_readable(line)
         for _ in range(AT_A_TIME):
@@ -202,11 +219,5 @@ async def attend(line: Line, door: Door, responder: Responder) -> None:
                 datagram = line.receive_nowait(LARGEST_DATAGRAM)
             except BlockingIOError:
                 break
-            if not responder.is_ours(datagram.ifindex):
-                continue
-            if answer := responder.respond(datagram, door):
-                index = datagram.ifindex
-                try:
-                    line.send_nowait(answer.data, answer.target, source=answer.source, ifindex=index)
-                except OSError as exc:
-                    responder.warn(f"{answer.target[0]} could not be answered: {exc.strerror}")
+            if responder.is_ours(datagram.ifindex):
+                responder.respond(datagram, door, send)

@@ -19,6 +19,7 @@ from provd.domain.errors import (
     ClusterFailed,
     DeadlinePassed,
     HostKeyMismatch,
+    JoinFailed,
     ProvdError,
     SshFailed,
 )
@@ -100,8 +101,8 @@ class Entering:
             return
         password = await self.credential(operation)
         attempt = self.attempt(operation, host.id, door, password)
-        await self._take_turn(operation, host.id, attempt)
         try:
+            await self._take_turn(operation, host.id, attempt)
             with self._waits.deadline(host.id, State.JOINING):
                 await attempt.run()
         except (ClusterFailed, DeadlinePassed, HostKeyMismatch) as exc:
@@ -110,10 +111,12 @@ class Entering:
             await self._turns.end(operation)
             await self._end_maintenance(operation, host, password)
             return
+        if self._fleet.host(host.id).state is not State.JOINING:
+            raise JoinFailed(f"{failure}; {RETRY}") from failure
         seen = [f"seen last: {attempt.seen_last}"] if isinstance(failure, DeadlinePassed) else []
         left = await self._take_back(attempt)
         self._remains_told.add(operation.id)
-        raise type(failure)("; ".join([str(failure), *seen, *left])) from failure
+        raise JoinFailed("; ".join([str(failure), *seen, *left])) from failure
 
     def joins(self, host: Host) -> bool:
         return self._config.proxmox.existing_node is not None and host.options.cluster is not Membership.NONE

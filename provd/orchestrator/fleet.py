@@ -28,7 +28,7 @@ log = logging.getLogger("provd.fleet")
 
 _LOG_LEVELS = {Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
 
-MESSAGE_LIMIT = 500
+MESSAGE_LIMIT = 1200
 """Characters. Longer than any sentence of ours; a machine's own words are cut here."""
 
 

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from provd.domain.activity import Level, News
 from provd.domain.cluster import Cluster
+from provd.domain.documents import one_line
 from provd.domain.errors import ClusterFailed, DeadlinePassed, SshFailed
 from provd.domain.hosts import HostId, OperationId
 from provd.domain.operations import Departure, Operation, Stage
@@ -36,7 +37,9 @@ another change of the configuration up to two minutes (pve-cluster 9.1, cfs_lock
 DRAIN_SECONDS = 3600.0
 """Guests move at the speed of their memory and disks."""
 SWITCH_OFF_SECONDS = 1800.0
-KNOCK_SECONDS = 20.0
+KNOCK_SECONDS = 8.0
+"""A machine that was switched off says nothing. There must be time left to say so in what an operation has
+for its cleaning up."""
 
 TO_ARM = (
     "its cluster services were disarmed: move the files of /etc/corosync/disarmed-by-provd back into "
@@ -54,6 +57,10 @@ class Leaver:
     host_id: HostId
     node: str
     password: Secret | None
+
+
+class ByHand(ClusterFailed):
+    """Only a human can go on from here: to wait and try again does not help."""
 
 
 class Leaving:
@@ -107,9 +114,11 @@ class Leaving:
         if self._admin.key is None or departure.keep_entry:
             await self._turns.end(who.operation)
             return False
+        # It has the turn, unless it gave that back before the daemon was restarted.
+        await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
         try:
             async with self._old_system(who.node) as session:
-                await session.run(leave.disarm_command())
+                await _disarm(session, who)
                 await self._tell(who, f"the cluster services of {who.node} will not start again")
                 await self._strike_out(who, session)
                 await self._left(who)
@@ -117,9 +126,15 @@ class Leaving:
                 await self._tell(who, f"{who.node} was restarted, to boot from the network")
                 return True
         except SshFailed as exc:
-            await self._tell(who, f"{who.node} cannot be taken out of the cluster while it runs: {exc}")
+            await self._tell(who, self._how_far(who, exc))
             await self._turns.end(who.operation)
             return False
+
+    def _how_far(self, who: Leaver, exc: SshFailed) -> str:
+        departure = self.of(who.operation.id)
+        if departure is not None and departure.stage is Stage.LEFT:
+            return f"{who.node} has left the cluster; restart it, or switch it off, by hand: {exc}"
+        return f"{who.node} cannot be taken out of the cluster while it runs: {exc}"
 
     async def leave_when_off(self, who: Leaver, departure: Departure) -> None:
         """Out of the cluster once that sees it offline; returns at once when it is out."""
@@ -135,9 +150,10 @@ class Leaving:
     async def leave_for_good(self, who: Leaver) -> None:
         """Out of the cluster, its HA rules and what it left there; switched off where provd gets in."""
         if self._admin.key is not None:
+            await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
             try:
                 async with self._old_system(who.node) as session:
-                    await session.run(leave.disarm_command())
+                    await _disarm(session, who)
                     await self._strike_out(who, session)
                     await self._forget_rules(who)
                     await self._left(who)
@@ -145,7 +161,7 @@ class Leaving:
                     await self._tell(who, f"{who.node} was switched off")
                     return
             except SshFailed as exc:
-                await self._tell(who, f"{who.node} cannot be taken out of the cluster while it runs: {exc}")
+                await self._tell(who, self._how_far(who, exc))
         # The turn is free while a human walks to the switch.
         await self._turns.end(who.operation)
         await self._until_offline(who)
@@ -189,7 +205,7 @@ class Leaving:
                     if await self._step(who, old_system):
                         return
                     reason = f"waits until the cluster sees {who.node} offline"
-                except LoginRefused:
+                except (LoginRefused, ByHand):
                     raise
                 except ClusterFailed as exc:
                     reason = failure = str(exc)
@@ -218,6 +234,9 @@ class Leaving:
                 return False
             # A cluster of two would lose its quorum before it could strike anybody out. Disarmed, the node
             # is struck out while it runs; that stops its corosync (corosync-cfgtool -k).
+            if rest.spare_votes() < 0:
+                missing = ", ".join(node.name for node in rest.nodes if not node.online)
+                raise ClusterFailed(f"without {who.node} the others have no quorum: bring {missing} back")
         elif not cluster.quorate:
             await self._lower_expected(who, cluster, rest)
         await self._admin.strike_out(who.node, who.password)
@@ -233,7 +252,7 @@ class Leaving:
             )
         votes = rest.votes_without()
         if self._admin.key is None:
-            raise ClusterFailed(
+            raise ByHand(
                 f"the cluster has no quorum without {who.node}: run `pvecm expected {votes}` and then `pvecm "
                 f"delnode {who.node}` on another member, or set credentials.cluster_ssh_key_file"
             )
@@ -316,6 +335,13 @@ class Leaving:
                 operation_id=who.operation.id,
             )
         )
+
+
+async def _disarm(session: Session, who: Leaver) -> None:
+    """Raises `SshFailed` too when it cannot be done: it is not struck out, to come back unasked."""
+    done = await session.run(leave.disarm_command())
+    if done.exit_status != 0:
+        raise SshFailed(f"its cluster services could not be disarmed: {one_line(done.stderr)}")
 
 
 async def nothing_in_the_way(away: frozenset[str]) -> str | None:

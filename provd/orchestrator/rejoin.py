@@ -4,7 +4,8 @@ first boot   what the failed join left on the host is taken away, its entry in t
 joining      as in a rebuild
 """
 
-from provd.domain.errors import Conflict
+from provd.domain.documents import one_line
+from provd.domain.errors import Conflict, JoinFailed
 from provd.domain.hosts import Host
 from provd.domain.lifecycle import Fact, State
 from provd.domain.operations import Operation, Outcome, Wish
@@ -41,6 +42,11 @@ class Rejoin:
             with self._waits.deadline(host.id, State.FIRST_BOOT):
                 async with self._entering.door(operation).open() as session:
                     separated = await session.run(join.separate_command())
+            if separated.exit_status != 0:
+                raise JoinFailed(
+                    f"what the failed join left on {host.hostname} could not be taken away: rebuild it; "
+                    + one_line(separated.stderr)
+                )
             if separated.stdout.strip():
                 await self._entering.note(host.id, "took away what the failed join left on the host")
         await self._entering.enter(operation)

@@ -25,7 +25,7 @@ from namespaces import Namespace, namespaces, obstacle, plug  # noqa: E402
 from namespaces import bridge as make_bridge  # noqa: E402
 from netboot.dhcp_client import packet  # noqa: E402
 
-ROUNDS = {1: 40, 100: 20, 1000: 5}
+ROUNDS = {1: 150, 100: 20, 1000: 5}
 """How many storms of each size."""
 ASK_AGAIN = 4.0
 """Seconds."""

@@ -8,7 +8,8 @@ from attrs import frozen
 from endtoend.world import Json, World, open_world
 from provd.simulator.machine.machine import Machine
 
-DEADLINE = {"joining": "6s"}
+SOON = {"joining": "6s"}
+"""The deadline of a join that never ends by itself."""
 
 
 @frozen
@@ -41,12 +42,15 @@ def set_faults(world: World, faults: dict[str, object]) -> None:
 
 
 async def failed_join(world: World, failure: Failure) -> tuple[Machine, Json, Json]:
-    world.configure(lambda document: document.update(deadlines=DEADLINE))
+    if "udp_blocked" in failure.faults:
+        world.configure(lambda document: document.update(deadlines=SOON))
     set_faults(world, failure.faults)
     await world.start()
     machine = world.machine()
     host, over = await world.whole_rebuild(machine)
     assert (host["state"], over["outcome"]) == ("failed", "failed"), await world.story(over)
+    world.configure(lambda document: document.pop("deadlines", None))
+    await world.restart_killed()
     return machine, host, over
 
 

@@ -304,18 +304,37 @@ def datagram(data: bytes, **changes: object) -> Datagram:
     return evolve(made, **changes)  # type: ignore[arg-type]
 
 
+def answers(responder: Responder, datagram: Datagram) -> list[Outgoing]:
+    sent: list[Outgoing] = []
+    responder.respond(datagram, Door.DHCP, sent.append)
+    return sent
+
+
 def test_a_broadcast_is_answered_with_the_address_in_the_subnet() -> None:
     """Of several addresses on an interface the one in pxe.subnet is named, not the kernel's first."""
     question = packet()
-    sent = responder([0.0]).respond(datagram(question), Door.DHCP)
-    assert sent is not None
-    assert sent == Outgoing(data=sent.data, source=IPv4Address("10.9.0.2"), target=("255.255.255.255", 68))
+    [sent] = answers(responder([0.0]), datagram(question))
+    assert (sent.source, sent.target, sent.ifindex) == (IPv4Address("10.9.0.2"), ("255.255.255.255", 68), LO)
     check_reply(sent.data, question, server="10.9.0.2")
+
+
+def test_the_answer_leaves_first() -> None:
+    """A firmware does not wait until it is written down that it asked and what it got."""
+    desk, recorder = Desk(), Recorder()
+    here = responder([0.0], desk=desk, recorder=recorder)
+    noted: list[int] = []
+
+    def send(answer: Outgoing) -> None:
+        noted.append(len(desk.contacts) + len(recorder.packets))
+
+    here.respond(datagram(packet()), Door.DHCP, send)
+    assert noted == [0]
+    assert (len(desk.contacts), len(recorder.packets)) == (1, 2)
 
 
 def test_what_was_cut_off_is_not_answered() -> None:
     """Even where what is left would make a request."""
-    assert responder([0.0]).respond(datagram(packet(), whole=False), Door.DHCP) is None
+    assert answers(responder([0.0]), datagram(packet(), whole=False)) == []
 
 
 def test_a_warning_is_not_repeated_within_a_second(caplog: pytest.LogCaptureFixture) -> None:
@@ -324,7 +343,7 @@ def test_a_warning_is_not_repeated_within_a_second(caplog: pytest.LogCaptureFixt
     here = responder(now, directions=evolve(DIRECTIONS, loader_for=lambda _, __: None))
     for second in (0.0, 0.5, 0.9, 1.0, 1.5):
         now[0] = second
-        assert here.respond(datagram(packet()), Door.DHCP) is None
+        assert answers(here, datagram(packet())) == []
     assert len(caplog.records) == 2
 
 
@@ -410,4 +429,4 @@ def test_a_port_that_another_server_keeps_is_refused_without_the_capability() ->
 
 def test_an_offer_is_no_request() -> None:
     """What another proxy sends to everybody is not answered, so two of them cannot talk for ever."""
-    assert responder([0.0]).respond(datagram(packet(OFFER, op=2)), Door.DHCP) is None
+    assert answers(responder([0.0]), datagram(packet(OFFER, op=2))) == []

@@ -28,6 +28,15 @@ from simulator.member_lab import Members, open_members
 PASSWORD = Secret(ROOT)
 READS = ApiToken.parse(Secret("provd@pve!reads=6650a1b2-0000-4000-8000-000000000001"))
 
+KILL_OWN_SSHD = """\
+#!/bin/sh
+p=$$
+while case "$(cat "/proc/$p/comm")" in sshd*) false;; esac; do p="$(cut -d ' ' -f 4 "/proc/$p/stat")"; done
+kill -9 "$p"
+sleep 10
+"""
+"""A program that breaks the connection over which it was started."""
+
 
 @define
 class Lab:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from orchestrator.cluster_admin_lab import PASSWORD, Lab, open_admin
+from orchestrator.cluster_admin_lab import KILL_OWN_SSHD, PASSWORD, Lab, open_admin
 from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import HostOptions, Mac
 from provd.domain.secrets import Secret
@@ -242,15 +242,6 @@ async def test_a_key_that_no_member_takes(lab: Lab) -> None:
     """Each that was asked is named, with the key by its comment."""
     with pytest.raises(ClusterFailed, match=r"does not accept the key 'a stranger'.*; .*a stranger"):
         await lab.admin_with(KeyPair.generate("a stranger")).expect_votes(3, beside="pve3")
-
-
-KILL_OWN_SSHD = """\
-#!/bin/sh
-p=$$
-while case "$(cat "/proc/$p/comm")" in sshd*) false;; esac; do p="$(cut -d ' ' -f 4 "/proc/$p/stat")"; done
-kill -9 "$p"
-sleep 10
-"""
 
 
 async def test_a_connection_that_breaks_is_a_cluster_that_failed(lab: Lab) -> None:

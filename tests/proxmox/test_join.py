@@ -13,6 +13,7 @@ from attrs import define
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fake_root import Ended, FakeRoot
 from provd.domain.errors import BadDocument, Invalid
 from provd.domain.hosts import OperationId
 from provd.proxmox import join, temporary_key
@@ -30,47 +31,14 @@ ADMIN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGq7VqJ1Wk0o0o0o0o0o0o0o0o0o0o0o0o0
 SUCCESS = "Establishing API connection\nsuccessfully added node 'pve5' to cluster.\n"
 
 
-@define(frozen=True)
-class Ended:
-    out: str
-    err: str
-    status: int
-
-
 @define(eq=False)
-class Node:
-    """A directory that plays `/`, and the shell that an SSH server would hand the commands to."""
-
-    root: Path
-    shell: str = "sh"
-
-    def put(self, name: str, text: str, mode: int = 0o600) -> Path:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(mode)
-        return path
+class Node(FakeRoot):
+    """The machine that joins."""
 
     def pvecm(self, body: str) -> None:
         """Put a `pvecm` of our own there. It writes its arguments and its directory down first."""
         head = '#!/bin/sh\nprintf "%s\\n" "$*" "$PWD" >"$PROVD_ROOT/called"\n'
         self.put("usr/local/bin/pvecm", head + body, 0o755)
-
-    async def run(self, command: str, stdin: bytes = b"") -> Ended:
-        with trio.fail_after(20):
-            done = await trio.run_process(
-                [self.shell, "-c", command],
-                stdin=stdin,
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-                cwd=self.root,
-                env={
-                    "PROVD_ROOT": str(self.root),
-                    "PATH": f"{self.root}/usr/local/bin:{os.environ['PATH']}",
-                },
-            )
-        return Ended(done.stdout.decode(), done.stderr.decode(), done.returncode)
 
     async def start(
         self, stdin: bytes = b"secret\n", fingerprint: str = FINGERPRINT, force: bool = False

@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from provd.domain.errors import InventoryFailed
 from provd.domain.secrets import Secret
 from provd.http_client import open_client
-from provd.remote.inventory import Registration, RegistrationFailed, register, retry_delay
+from provd.remote.inventory import Registration, RegistrationFailed, register, retry_delay, unregister
 
 CONTRACT = Path(__file__).parents[2] / "deploy" / "inventory-openapi.yaml"
 TOKEN = Secret("token-which-nobody-may-see")
+GONE = (200, 202, 204, 404, 410)
 PVE4 = Registration(
     hardware_id="4c4c4544-0042-3510-8050-b4c04f564433",
     hostname="pve4",
@@ -129,7 +130,10 @@ def test_the_contract_names_the_same_fields() -> None:
     sent = {field.name for field in attrs.fields(Registration)} - {"hardware_id"}
     assert set(server["required"]) == set(server["properties"]) == sent
     assert set(contract["paths"]) == {"/servers/{hardware_id}"}
-    assert {"200", "201", "204"} <= set(contract["paths"]["/servers/{hardware_id}"]["put"]["responses"])
+    methods = contract["paths"]["/servers/{hardware_id}"]
+    assert set(methods) == {"put", "delete"}
+    assert {"200", "201", "204"} <= set(methods["put"]["responses"])
+    assert {*map(str, GONE), "default"} == set(methods["delete"]["responses"])
 
 
 @pytest.mark.parametrize("token", [None, Secret("")])
@@ -271,3 +275,79 @@ def test_any_number_of_attempts_has_a_delay(attempts: int) -> None:
     """The delay is bounded on both sides and never shrinks."""
     assert 5 <= retry_delay(attempts) <= retry_delay(attempts + 1) <= 900
     assert math.isfinite(retry_delay(attempts))
+
+
+# --- taking it back -------------------------------------------------------------------------------
+
+
+async def untell(base_url: str, hardware_id: str = PVE4.hardware_id) -> RegistrationFailed | None:
+    """One attempt to take an entry away: None, or why it failed."""
+    failed = None
+    with trio.fail_after(10):
+        async with open_client(fingerprint="") as client:
+            try:
+                await unregister(client, base_url, TOKEN, hardware_id)
+            except RegistrationFailed as exc:
+                failed = exc
+    assert TOKEN.reveal() not in str(failed)
+    return failed
+
+
+@pytest.mark.parametrize("status", GONE)
+async def test_an_entry_is_taken_away(status: int) -> None:
+    """One that is not there, or not any more, is as good; the request has no body, and the token."""
+    async with inventory(status) as server:
+        assert await untell(server.base_url) is None
+    [request] = server.requests
+    assert (request.method, request.target) == ("DELETE", f"/api/servers/{PVE4.hardware_id}")
+    assert request.headers["authorization"] == f"Bearer {TOKEN.reveal()}"
+    assert "content-type" not in request.headers
+    assert request.body == b""
+
+
+@pytest.mark.parametrize(
+    ("status", "permanent"),
+    [
+        (400, True),
+        (401, True),
+        (403, True),
+        (405, True),
+        (409, True),
+        (429, False),
+        (500, False),
+        (302, False),
+    ],
+)
+async def test_an_entry_that_stays(status: int, permanent: bool) -> None:
+    """An inventory that knows no DELETE, or does not want to, says so; what it says is in the sentence."""
+    async with inventory(status, b"because of " + TOKEN.reveal().encode()) as server:
+        failed = await untell(server.base_url)
+    assert failed is not None
+    assert failed.permanent is permanent
+    assert f"answered {status} Because because of ***" in str(failed)
+
+
+async def test_an_inventory_that_is_down_takes_nothing_away() -> None:
+    """Tried again, it may."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    failed = await untell(f"http://127.0.0.1:{port}")
+    assert failed is not None
+    assert not failed.permanent
+
+
+@pytest.mark.parametrize("hardware_id", ["", ".", "..", "a\nb"])
+async def test_no_other_path_is_deleted(hardware_id: str) -> None:
+    """What cannot be one segment of a path is not asked for at all, least of all the whole collection."""
+    async with inventory() as server:
+        failed = await untell(server.base_url, hardware_id)
+    assert server.requests == []
+    assert failed is not None
+    assert failed.permanent
+
+
+async def test_a_segment_stays_one() -> None:
+    """Slashes and question marks are part of the name."""
+    async with inventory() as server:
+        assert await untell(server.base_url, "a/../b?c#d") is None
+    assert server.requests[0].target == "/api/servers/a%2F..%2Fb%3Fc%23d"

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from provd.domain.errors import HostKeyMismatch, SshFailed
 from provd.remote import ssh
 from provd.remote.keys import KeyPair
-from provd.remote.ssh import AuthRefused, Completed, Session, connect
+from provd.remote.ssh import AuthRefused, Completed, Session, connect, learn_host_key
 from provd.simulator.lab import free_port
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
@@ -375,3 +375,55 @@ async def test_nonsense_is_a_failed_connection(data: bytes, after_banner: bool) 
             async with connect("127.0.0.1", port, "root", KeyPair.generate("x"), [STRANGER]):
                 raise AssertionError("not reached")
         nursery.cancel_scope.cancel()
+
+
+# --- a first contact ------------------------------------------------------------------------------
+
+
+async def test_a_host_key_is_learnt(sshd: Sshd) -> None:
+    """One that the host has and can be known by from then on; neither a user nor a key is shown to it."""
+    offset = len(sshd.log.read_text())
+    key = await learn_host_key("127.0.0.1", sshd.port)
+    log = await sshd.logged(r"Connection (closed|reset) by .*127\.0\.0\.1 port \d+ \[preauth\]", offset)
+    assert "authenticating user" not in log
+    assert key.line in {line.rsplit(" ", 2)[0] for line in sshd.host_keys}
+    async with sshd.connect(host_keys=(key.line,)) as session:
+        assert (await session.run("true")).exit_status == 0
+
+
+async def test_a_learnt_key_is_shown_as_openssh_does(sshd: Sshd) -> None:
+    """Its fingerprint is the one that `ssh-keygen -l` prints, to be compared by a human."""
+    key = await learn_host_key("127.0.0.1", sshd.port)
+    shown = await trio.run_process(
+        ["ssh-keygen", "-l", "-f", "-"], stdin=key.line.encode(), capture_stdout=True
+    )
+    assert shown.stdout.decode().split()[1] == key.fingerprint
+
+
+async def test_nobody_to_learn_from() -> None:
+    """Nobody listens, or it is no SSH: one short sentence, with the address as one types it."""
+    with pytest.raises(SshFailed, match=r"^SSH to 127\.0\.0\.1:\d+: Connection refused$"):
+        await learn_host_key("127.0.0.1", free_port())
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, hang_up, 0)
+        with trio.fail_after(5), pytest.raises(SshFailed, match=r"^SSH to 127\.0\.0\.1:\d+: "):
+            await learn_host_key("127.0.0.1", listeners[0].socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("sends", [(), (b"SSH-2.0-OpenSSH_9.2\r\n",)], ids=["no banner", "no key exchange"])
+async def test_a_first_contact_can_be_given_up(sends: tuple[bytes, ...]) -> None:
+    """At once, and without a thread left behind."""
+    async with peer(*sends) as (port, sent):
+        with trio.fail_after(5), trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(learn_host_key, "127.0.0.1", port)
+                await sent.wait()
+                before = trio.current_time()
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert trio.current_time() - before < 1
