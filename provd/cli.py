@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from provd import __version__, cluster_cli, daemon, doctor_cli, images_cli, journal
+from provd import __version__, cluster_cli, daemon, doctor_cli, images_cli, journal, rehearse_cli
 from provd.config import Config, describe, load_config, read_credential
 from provd.credentials import credentials_dir, read_cluster_credentials
 from provd.domain.errors import ConfigError, ProvdError, Refused, leaves_of
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     doctor_cli.add_commands(commands, add)
     images_cli.add_commands(commands, add, open_state)
     cluster_cli.add_commands(commands, add, open_state)
+    rehearse_cli.add_commands(commands, add, open_state)
     add(actions.add_parser("revoke", help="refuse a token from now on"), revoke_token, "name")
     return top
 

@@ -56,6 +56,14 @@ def get(db: Db, host_id: HostId) -> Host:
     return _host(row)
 
 
+def named(db: Db, hostname: str) -> Host:
+    row = db.execute(f"{_HOST} WHERE hostname = ?", (hostname,)).fetchone()
+    if row is None:
+        known = ", ".join(sorted(hostnames(db))) or "none at all"
+        raise NotFound(f"there is no host {hostname!r}; there are: {known}")
+    return _host(row)
+
+
 def find_by_mac(db: Db, macs: Iterable[Mac]) -> list[Host]:
     """Every host that has one of `macs`, without repetition."""
     marks = [str(mac) for mac in macs]

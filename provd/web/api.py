@@ -7,10 +7,11 @@ from provd.domain.errors import Conflict, Invalid
 from provd.domain.hosts import Host, HostId, OperationId
 from provd.domain.operations import Kind, Wish
 from provd.orchestrator.rehearsal import rehearse
+from provd.orchestrator.rehearsal_view import rehearsal_view
 from provd.store import activity, hosts, operations
 from provd.web import bodies
 from provd.web.parts import Parts
-from provd.web.rehearsal import blocked, rehearsal_view, tell_overridden
+from provd.web.rehearsal import blocked, tell_overridden
 from provd.web.views import (
     View,
     activity_view,

@@ -1,52 +1,18 @@
-"""A rehearsal as the API and the dialog show it, and what is said when one stands in the way."""
+"""What is said and written down when a rehearsal stands in the way of a rebuild."""
 
 from collections.abc import Sequence
 
-import attrs
 import trio
 from quart import Response
 
 from provd.domain.activity import Level, News
-from provd.domain.cluster import Survey
 from provd.domain.operations import Operation
-from provd.domain.rehearsal import Check, Rehearsal, Verdict
+from provd.domain.rehearsal import Check, Rehearsal
 from provd.orchestrator.fleet import Fleet
-from provd.orchestrator.situation import Situation
+from provd.orchestrator.rehearsal_view import check_view
 from provd.web.problems import problem
-from provd.web.views import View, rfc3339
 
 WRITE_DOWN_SECONDS = 5.0
-
-
-def rehearsal_view(rehearsal: Rehearsal, it: Situation) -> View:
-    services = it.survey.ha_services if isinstance(it.survey, Survey) and it.member is not None else ()
-    return {
-        "host_id": rehearsal.host_id,
-        "hostname": rehearsal.hostname,
-        "at": rfc3339(rehearsal.at),
-        "verdict": rehearsal.verdict,
-        "sentence": sentence(rehearsal),
-        "overridable": bool(rehearsal.blockers) and not rehearsal.final_blockers,
-        "erases": [] if isinstance(it.plan, str) else list(it.plan.disks),
-        "drain": it.drain,
-        "can_drain": services is None or any(it.is_me(service.node) for service in services),
-        "checks": [check_view(check) for check in rehearsal.checks],
-    }
-
-
-def check_view(check: Check) -> View:
-    return attrs.asdict(check)
-
-
-def sentence(rehearsal: Rehearsal) -> str:
-    """The verdict in words, for who reads nothing else."""
-    name, blockers = rehearsal.hostname, rehearsal.blockers
-    match rehearsal.verdict:
-        case Verdict.YES:
-            return f"Yes: nothing stands in the way of rebuilding {name}."
-        case Verdict.YES_BUT:
-            return f"Yes, but: {name} can be rebuilt, and you should know what is said below."
-    return f"No: {name} should not be rebuilt now, because of {', '.join(check.name for check in blockers)}."
 
 
 def blocked(rehearsal: Rehearsal, blockers: Sequence[Check]) -> Response:
