@@ -27,21 +27,22 @@ from provd.domain.hosts import Host, HostId, Membership, OperationId
 from provd.domain.lifecycle import Fact, State, has_reached
 from provd.domain.operations import Operation, Outcome, Stage
 from provd.domain.secrets import Secret
-from provd.orchestrator import farewell
+from provd.orchestrator import farewell, outbox
 from provd.orchestrator.cluster_admin import ClusterAdmin
 from provd.orchestrator.door import Door
 from provd.orchestrator.fleet import Change, Fleet
 from provd.orchestrator.join_rules import obstacle
 from provd.orchestrator.joining import Join, Terms
-from provd.orchestrator.leaving import Leaver, Leaving, nothing_in_the_way
+from provd.orchestrator.leaving import Leaving
 from provd.orchestrator.passwords import ClusterPasswords
-from provd.orchestrator.turns import Turns
+from provd.orchestrator.striking import Leaver
+from provd.orchestrator.turns import Turns, nothing_in_the_way
 from provd.orchestrator.waits import Waits
 from provd.proxmox import join, temporary_key
 from provd.proxmox.first_boot import restart_command
 from provd.remote.keys import KeyPair, Seal
 from provd.remote.ssh import AuthRefused
-from provd.store import hosts, operations, registrations, retries
+from provd.store import hosts, operations, retries
 from provd.store.database import now
 from provd.store.retries import Retry
 
@@ -251,38 +252,7 @@ class Entering:
         )
         self._passwords.forget(operation.id)
         retries.forget(change.db, host.id)
-        self._tell_inventory(change, host, operation)
-
-    def _tell_inventory(self, change: Change, host: Host, operation: Operation) -> None:
-        """Put it into the outbox with the very transaction that makes the host ready."""
-        if not self._config.infrastructure.base_url:
-            return
-        type_id = self._config.infrastructure.server_type_map.get(host.server_type)
-        if type_id is None:
-            change.note(
-                News(
-                    event="inventory.skipped",
-                    message=f"the inventory is not told: infrastructure.server_type_map has no entry "
-                    f"for {host.server_type!r}",
-                    level=Level.WARNING,
-                    host_id=host.id,
-                    operation_id=operation.id,
-                )
-            )
-            return
-        registrations.put(
-            change.db,
-            registrations.Pending(
-                host_id=host.id,
-                hardware_id=host.hardware_id or f"mac-{host.mac}",
-                hostname=host.hostname,
-                ip=str(host.ip),
-                mac=str(host.mac),
-                server_type_id=type_id,
-                operation_id=operation.id,
-                next_try_at=change.at,
-            ),
-        )
+        outbox.put(change, self._config.infrastructure, host, operation)
 
     def break_off(self, change: Change, operation: Operation, host: Host, outcome: Outcome) -> None:
         """A system that is installed is kept for another try: its key outlives the operation for that."""

@@ -13,27 +13,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import trio
-from attrs import frozen
 
-from provd.domain.activity import Level, News
-from provd.domain.cluster import Cluster
+from provd.domain.activity import Level
 from provd.domain.documents import one_line
 from provd.domain.errors import ClusterFailed, DeadlinePassed, SshFailed
-from provd.domain.hosts import HostId, OperationId
-from provd.domain.operations import Departure, Operation, Stage
-from provd.domain.secrets import Secret
+from provd.domain.hosts import OperationId
+from provd.domain.operations import Departure, Stage
 from provd.orchestrator.cluster_admin import ClusterAdmin
 from provd.orchestrator.fleet import Change, Fleet
-from provd.orchestrator.turns import Turns
+from provd.orchestrator.leaving_rules import why_not_without
+from provd.orchestrator.striking import Leaver, Striking, tell
+from provd.orchestrator.turns import Turns, nothing_in_the_way
 from provd.proxmox import leave
 from provd.proxmox.cluster import LoginRefused
 from provd.remote.ssh import Session
 from provd.store import departures
 
 POLL_SECONDS = 1.0
-OFFLINE_SECONDS = 180.0
-"""How long the cluster may take to see a node offline and to strike it out: a token timeout takes seconds,
-another change of the configuration up to two minutes (pve-cluster 9.1, cfs_lock)."""
 DRAIN_SECONDS = 3600.0
 """Guests move at the speed of their memory and disks."""
 SWITCH_OFF_SECONDS = 1800.0
@@ -49,25 +45,12 @@ TO_ARM = (
 Tell = Callable[[str, Level], Awaitable[None]]
 
 
-@frozen(kw_only=True)
-class Leaver:
-    """A member on its way out: which, for whom, and who is told."""
-
-    operation: Operation
-    host_id: HostId
-    node: str
-    password: Secret | None
-
-
-class ByHand(ClusterFailed):
-    """Only a human can go on from here: to wait and try again does not help."""
-
-
 class Leaving:
     def __init__(self, fleet: Fleet, turns: Turns, admin: ClusterAdmin) -> None:
         self._fleet = fleet
         self._turns = turns
         self._admin = admin
+        self._striking = Striking(fleet, admin)
 
     def of(self, operation_id: OperationId) -> Departure | None:
         return self._fleet.store.read(lambda db: departures.of(db, operation_id))
@@ -124,7 +107,7 @@ class Leaving:
             async with self._old_system(who.node) as session:
                 await _disarm(session, who)
                 await self._tell(who, f"the cluster services of {who.node} will not start again")
-                await self._strike_out(who, session)
+                await self._striking.strike_out(who, session)
                 # Before it is written down that it left: nobody would restart it after a kill in between.
                 await session.run(leave.restart_command())
                 await self._left(who)
@@ -149,7 +132,7 @@ class Leaving:
         if departure.keep_entry:
             await self._tell(who, f"{who.node} keeps its entry in the cluster, to join again under it")
         else:
-            await self._strike_out(who, None)
+            await self._striking.strike_out(who, None)
         await self._left(who)
 
     async def leave_for_good(self, who: Leaver) -> None:
@@ -159,7 +142,7 @@ class Leaving:
             try:
                 async with self._old_system(who.node) as session:
                     await _disarm(session, who)
-                    await self._strike_out(who, session)
+                    await self._striking.strike_out(who, session)
                     await self._forget_rules(who)
                     await session.run(leave.power_off_command())
                     await self._left(who)
@@ -171,7 +154,7 @@ class Leaving:
         await self._turns.end(who.operation)
         await self._until_offline(who)
         await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
-        await self._strike_out(who, None)
+        await self._striking.strike_out(who, None)
         await self._forget_rules(who)
         await self._left(who)
 
@@ -198,88 +181,7 @@ class Leaving:
 
     async def clear_the_place(self, who: Leaver) -> None:
         """Strike out an entry of a former life, before a join. The turn is the caller's."""
-        await self._strike_out(who, None)
-
-    async def _strike_out(self, who: Leaver, old_system: Session | None) -> None:
-        """Until no member lists it. What fails is tried again while there is time: members come and go."""
-        told: set[str] = set()
-        failure = ""
-        with trio.move_on_after(OFFLINE_SECONDS):
-            while True:
-                try:
-                    if await self._step(who, old_system):
-                        return
-                    reason = f"waits until the cluster sees {who.node} offline"
-                except (LoginRefused, ByHand):
-                    raise
-                except ClusterFailed as exc:
-                    reason = failure = str(exc)
-                if reason not in told:
-                    told.add(reason)
-                    await self._tell(who, reason)
-                await trio.sleep(POLL_SECONDS)
-        raise ClusterFailed(
-            f"{who.node} could not be struck out of the cluster within {OFFLINE_SECONDS:.0f} s: "
-            + (failure or "the cluster still sees it online; switch it off, or stop its corosync")
-        )
-
-    async def _step(self, who: Leaver, old_system: Session | None) -> bool:
-        """One look and one act; True when it is out and tidied up after."""
-        cluster = await self._admin.look(who.password, beside=who.node)
-        entry = cluster.node(who.node)
-        if entry is None:
-            await self._tidy_up(who)
-            return True
-        rest = cluster.struck(who.node)
-        if entry.online:
-            if old_system is None:
-                return False
-            if cluster.spare_votes({who.node}) >= 0:
-                await old_system.run(leave.stop_corosync_command())
-                return False
-            # A cluster of two would lose its quorum before it could strike anybody out. Disarmed, the node
-            # is struck out while it runs; that stops its corosync (corosync-cfgtool -k).
-            if rest.spare_votes() < 0:
-                missing = ", ".join(node.name for node in rest.nodes if not node.online)
-                raise ClusterFailed(f"without {who.node} the others have no quorum: bring {missing} back")
-        elif not cluster.quorate:
-            await self._lower_expected(who, cluster, rest)
-        await self._admin.strike_out(who.node, who.password)
-        await self._tell(who, f"{who.node} was struck out of the cluster (pvecm delnode)")
-        return False
-
-    async def _lower_expected(self, who: Leaver, cluster: Cluster, rest: Cluster) -> None:
-        """A cluster that lost its quorum with this node and no other may be told to do without its vote."""
-        missing = [node.name for node in rest.nodes if not node.online]
-        if missing:
-            raise ClusterFailed(
-                f"the cluster has no quorum to strike {who.node} out with: bring {', '.join(missing)} back"
-            )
-        votes = rest.votes_without()
-        if self._admin.key is None:
-            raise ByHand(
-                f"the cluster has no quorum without {who.node}: run `pvecm expected {votes}` and then `pvecm "
-                f"delnode {who.node}` on another member, or set credentials.cluster_ssh_key_file"
-            )
-        beside = who.node
-        await self._admin.expect_votes(votes, beside=beside)
-        await self._tell(who, f"the others are content with their own {votes} votes (pvecm expected {votes})")
-
-    async def _tidy_up(self, who: Leaver) -> None:
-        if self._admin.key is None:
-            return
-        tidied = await self._admin.tidy_up(who.node, str(who.operation.id))
-        if tidied.copy:
-            await self._tell(
-                who,
-                f"what {who.node} left in /etc/pve was removed; a copy is on {tidied.member}: {tidied.copy}",
-            )
-        if tidied.guests:
-            await self._tell(
-                who,
-                f"/etc/pve/nodes/{who.node} stays, for it has guests: {', '.join(tidied.guests)}",
-                Level.WARNING,
-            )
+        await self._striking.strike_out(who, None)
 
     async def _left(self, who: Leaver) -> None:
         def write(change: Change) -> None:
@@ -293,8 +195,8 @@ class Leaving:
     async def take_back(self, who: Leaver, departure: Departure) -> None:
         """An operation ended on the way: the member works again as it did, as far as that is possible."""
         if departure.drain:
-            await self._admin.set_maintenance(who.node, on=False)
-            await self._tell(who, f"{who.node} is out of HA maintenance again")
+            with suppress(ClusterFailed):  # what is more must be tried all the same
+                await self.end_maintenance(who)
         if departure.stage is not Stage.RELEASED or self._admin.key is None:
             return
         cluster = await self._admin.look(who.password, beside=who.node)
@@ -331,15 +233,7 @@ class Leaving:
             yield session
 
     async def _tell(self, who: Leaver, message: str, level: Level = Level.INFO) -> None:
-        await self._fleet.note(
-            News(
-                event="cluster.leave",
-                message=message,
-                level=level,
-                host_id=who.host_id,
-                operation_id=who.operation.id,
-            )
-        )
+        await tell(self._fleet, who, message, level)
 
 
 async def _disarm(session: Session, who: Leaver) -> None:
@@ -347,41 +241,3 @@ async def _disarm(session: Session, who: Leaver) -> None:
     done = await session.run(leave.disarm_command())
     if done.exit_status != 0:
         raise SshFailed(f"its cluster services could not be disarmed: {one_line(done.stderr)}")
-
-
-async def nothing_in_the_way(away: frozenset[str]) -> str | None:
-    await trio.lowlevel.checkpoint()
-    return None
-
-
-def why_not_without(
-    cluster: Cluster, node: str, away: frozenset[str], *, can_lower_expected: bool
-) -> str | None:
-    """Why the cluster cannot do without `node` now, while `away` may be away too; None: it can."""
-    others = cluster.struck(node).nodes
-    missing = [other.name for other in others if not other.online]
-    if not others:
-        return f"{node} is the only member of its cluster: give it another one first"
-    if not cluster.quorate:
-        return f"the cluster has no quorum: bring {', '.join(missing) or 'its members'} back"
-    if cluster.spare_votes({node, *away}) >= 0:
-        return None
-    # Nobody else is missing: the others are told to do without this vote in the moment it goes.
-    unneeded = not missing and not away and cluster.struck(node).spare_votes() >= 0
-    if can_lower_expected and unneeded:
-        return None
-    ways_out = []
-    if missing:
-        ways_out.append(f"bring {', '.join(missing)} back")
-    if gone := sorted(away - {node}):
-        ways_out.append(f"{', '.join(gone)} must be struck out or back first")
-    if cluster.qdevice_votes and not cluster.qdevice_online:
-        ways_out.append("bring the QDevice back")
-    if unneeded:
-        ways_out.append(
-            "set credentials.cluster_ssh_key_file, for the others to be told to do without its vote"
-        )
-    return (
-        f"without {node} the cluster would have {cluster.votes_without({node, *away})} of "
-        f"{cluster.expected_votes} votes and no quorum: {'; '.join(ways_out) or 'give the others more votes'}"
-    )

@@ -7,6 +7,8 @@ import trio
 from provd.config import InfrastructureSection
 from provd.domain.activity import Level, News
 from provd.domain.errors import InventoryFailed
+from provd.domain.hosts import Host
+from provd.domain.operations import Operation
 from provd.domain.secrets import Secret
 from provd.http_client import AsyncClient
 from provd.orchestrator.fleet import Change, Fleet
@@ -17,6 +19,38 @@ from provd.store.registrations import Pending
 
 ATTEMPT_SECONDS = 60.0
 """For the whole of one request. An inventory that drips its answer must not keep others waiting."""
+
+
+def put(change: Change, section: InfrastructureSection, host: Host, operation: Operation) -> None:
+    """With the very transaction that makes a host ready, see to it that the inventory is told."""
+    if not section.base_url:
+        return
+    type_id = section.server_type_map.get(host.server_type)
+    if type_id is None:
+        change.note(
+            News(
+                event="inventory.skipped",
+                message=f"the inventory is not told: infrastructure.server_type_map has no entry "
+                f"for {host.server_type!r}",
+                level=Level.WARNING,
+                host_id=host.id,
+                operation_id=operation.id,
+            )
+        )
+        return
+    registrations.put(
+        change.db,
+        Pending(
+            host_id=host.id,
+            hardware_id=host.hardware_id or f"mac-{host.mac}",
+            hostname=host.hostname,
+            ip=str(host.ip),
+            mac=str(host.mac),
+            server_type_id=type_id,
+            operation_id=operation.id,
+            next_try_at=change.at,
+        ),
+    )
 
 
 async def serve(

@@ -29,6 +29,11 @@ What waiting does not mend is raised.
 """
 
 
+async def nothing_in_the_way(away: frozenset[str]) -> str | None:
+    await trio.lowlevel.checkpoint()
+    return None
+
+
 class Turns:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet

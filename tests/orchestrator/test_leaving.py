@@ -14,8 +14,9 @@ from provd.domain.hosts import HostOptions, Mac
 from provd.domain.operations import Departure, Kind, Operation, Stage, Wish
 from provd.orchestrator import entering, leaving
 from provd.orchestrator.fleet import Change
-from provd.orchestrator.leaving import Leaver, Leaving
+from provd.orchestrator.leaving import Leaving
 from provd.orchestrator.operations import CLEAN_UP_SECONDS
+from provd.orchestrator.striking import Leaver
 from provd.orchestrator.turns import Turns
 from provd.store import departures, hosts, operations
 
@@ -116,7 +117,7 @@ async def test_it_changes_nothing_while_it_is_somebody_elses_turn(room: Room) ->
 
 async def test_who_is_needed_is_not_struck_out(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another member went away since it was released: that one is named, and quorum is kept."""
-    monkeypatch.setattr("provd.orchestrator.leaving.OFFLINE_SECONDS", 2)
+    monkeypatch.setattr("provd.orchestrator.striking.OFFLINE_SECONDS", 2)
     who = await room.leaver("pve2")
     await room.lab.off("pve3")
     with pytest.raises(ClusterFailed, match="bring pve3 back"):
@@ -189,7 +190,7 @@ async def test_votes_are_not_lowered_while_another_is_missing(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It might run elsewhere, and the cluster would be two; it is named instead."""
-    monkeypatch.setattr("provd.orchestrator.leaving.OFFLINE_SECONDS", 2)
+    monkeypatch.setattr("provd.orchestrator.striking.OFFLINE_SECONDS", 2)
     who = await room.leaver("pve2")
     await room.lab.off("pve2")
     await room.lab.off("pve3")
