@@ -103,26 +103,22 @@ class Leaving:
             return False
         # It has the turn, unless it gave that back before the daemon was restarted.
         await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
+        out = False
         try:
             async with self._old_system(who.node) as session:
                 await _disarm(session, who)
                 await self._tell(who, f"the cluster services of {who.node} will not start again")
                 await self._striking.strike_out(who, session)
+                out = True
                 # Before it is written down that it left: nobody would restart it after a kill in between.
                 await session.run(leave.restart_command())
-                await self._left(who)
-                await self._tell(who, f"{who.node} was restarted, to boot from the network")
-                return True
         except SshFailed as exc:
-            await self._tell(who, self._how_far(who, exc))
-            await self._turns.end(who.operation)
+            await self._tell(who, how_far(who, exc, out=out))
+            await (self._left(who) if out else self._turns.end(who.operation))
             return False
-
-    def _how_far(self, who: Leaver, exc: SshFailed) -> str:
-        departure = self.of(who.operation.id)
-        if departure is not None and departure.stage is Stage.LEFT:
-            return f"{who.node} has left the cluster; restart it, or switch it off, by hand: {exc}"
-        return f"{who.node} cannot be taken out of the cluster while it runs: {exc}"
+        await self._left(who)
+        await self._tell(who, f"{who.node} was restarted, to boot from the network")
+        return True
 
     async def leave_when_off(self, who: Leaver, departure: Departure) -> None:
         """Out of the cluster once that sees it offline; returns at once when it is out."""
@@ -139,17 +135,22 @@ class Leaving:
         """Out of the cluster, its HA rules and what it left there; switched off where provd gets in."""
         if self._admin.key is not None:
             await self._turns.take(who.operation, who.host_id, nothing_in_the_way)
+            out = False
             try:
                 async with self._old_system(who.node) as session:
                     await _disarm(session, who)
                     await self._striking.strike_out(who, session)
+                    out = True
                     await self._forget_rules(who)
                     await session.run(leave.power_off_command())
-                    await self._left(who)
-                    await self._tell(who, f"{who.node} was switched off")
-                    return
+                await self._left(who)
+                await self._tell(who, f"{who.node} was switched off")
+                return
             except SshFailed as exc:
-                await self._tell(who, self._how_far(who, exc))
+                await self._tell(who, how_far(who, exc, out=out))
+                if out:
+                    await self._left(who)
+                    return
         # The turn is free while a human walks to the switch.
         await self._turns.end(who.operation)
         await self._until_offline(who)
@@ -241,3 +242,10 @@ async def _disarm(session: Session, who: Leaver) -> None:
     done = await session.run(leave.disarm_command())
     if done.exit_status != 0:
         raise SshFailed(f"its cluster services could not be disarmed: {one_line(done.stderr)}")
+
+
+def how_far(who: Leaver, exc: SshFailed, *, out: bool) -> str:
+    """What a connection to the old system that broke means for it."""
+    if out:
+        return f"{who.node} has left the cluster; restart it, or switch it off, by hand: {exc}"
+    return f"{who.node} cannot be taken out of the cluster while it runs: {exc}"

@@ -31,9 +31,10 @@ READS = ApiToken.parse(Secret("provd@pve!reads=6650a1b2-0000-4000-8000-000000000
 KILL_OWN_SSHD = """\
 #!/bin/sh
 p=$$
-while case "$(cat "/proc/$p/comm")" in sshd*) false;; esac; do p="$(cut -d ' ' -f 4 "/proc/$p/stat")"; done
-kill -9 "$p"
-sleep 10
+while [ "${p:-0}" -gt 1 ]; do
+    case "$(cat "/proc/$p/comm")" in sshd*) kill -9 "$p"; sleep 10; exit;; esac
+    p="$(cut -d ' ' -f 4 "/proc/$p/stat")"
+done
 """
 """A program that breaks the connection over which it was started."""
 
