@@ -26,6 +26,8 @@ from provd.domain.installation import InstallPlan
 from provd.domain.lifecycle import State
 from provd.domain.rehearsal import Check, Rehearsal, Result, Verdict
 from provd.domain.secrets import Secret
+from provd.orchestrator.join_rules import obstacle
+from provd.orchestrator.leaving import why_not_without
 from provd.orchestrator.rehearsal import rehearse
 from provd.orchestrator.situation import Credentials, Elsewhere, Other, Situation
 
@@ -310,6 +312,13 @@ CASES: list[tuple[str, Situation, Result | str, str]] = [
     ("quorum", lab(2, nodes=nodes(3)[1:]), BUT, "strikes it out while it still runs"),
     ("quorum", lab(2, it=NO_KEY, nodes=nodes(3)[1:]), NO, "cluster_ssh_key_file"),
     ("quorum", lab(3, nodes=(*nodes(2), evolve(nodes(3)[2], votes=3))), BUT, "pve1, pve2 have no majority"),
+    ("quorum", evolve(lab(2, nodes=nodes(3)[1:]), keep_entry=True), FINAL, "its vote stays expected"),
+    (
+        "quorum",
+        lab(2, nodes=nodes(3)[1:], qdevice_votes=2, qdevice_online=False),
+        FINAL,
+        "the QDevice is offline",
+    ),
     ("quorum", lab(2, nodes=nodes(3)[1:], away=("pve2",)), BUT, "waits for the rebuild of pve2"),
     ("quorum", lab(2, nodes=nodes(3, (2,))[1:]), FINAL, "because pve2 is offline"),
     ("quorum", lab(2, nodes=nodes(3)[1:], qdevice_votes=1), BUT, "just keep"),
@@ -550,6 +559,7 @@ a_situation = st.builds(
     away=st.frozensets(names),
     credentials=st.builds(Credentials, password=st.booleans(), token=st.booleans(), ssh_key=st.booleans()),
     drain=st.booleans(),
+    keep_entry=st.booleans(),
 )
 
 
@@ -595,6 +605,26 @@ def test_nobody_leaves_who_takes_the_majority_along(it: Situation) -> None:
         assert not results["quorum"].overridable
     else:
         assert results["quorum"].blocks or it.credentials.ssh_key
+
+
+@given(a_situation)
+def test_a_rehearsal_and_the_gates_that_follow_agree(it: Situation) -> None:
+    """What it lets pass is let pass, now or when the others are back; what it stops would wait for ever."""
+    checks = {check.name: check for check in rehearse(it).checks}
+    cluster = it.cluster
+    if cluster is None:
+        return
+    lowers = it.credentials.ssh_key and not it.keep_entry
+    if "quorum" in checks and (it.credentials.ssh_key or it.keep_entry):
+        now, alone = (
+            why_not_without(cluster, it.name, away, can_lower_expected=lowers)
+            for away in (it.others_away, frozenset[str]())
+        )
+        waits = "waits for" in checks["quorum"].what
+        assert checks["quorum"].blocks == (alone is not None), alone
+        assert checks["quorum"].blocks or waits == (now is not None), now
+    if "joining" in checks and it.member is None and not checks["joining"].blocks:
+        assert obstacle(cluster, it.name, frozenset(), votes=1, keep_entry=False) is None
 
 
 def test_a_survey_has_no_field_that_nobody_asks_for() -> None:

@@ -52,11 +52,25 @@ def _without_majority(it: Situation, cluster: Cluster, member: Node, votes: str)
             votes,
             f"Bring {listed(offline)} back first.",
         )
+    if cluster.struck(it.name).spare_votes() < 0:
+        return never(
+            "quorum",
+            "Without it the others have no majority, not even when it is struck out: the QDevice is offline.",
+            votes,
+            "Bring the QDevice back, or remove it: `pvecm qdevice remove`.",
+        )
     stay = listed([node.name for node in others])
     standstill = (
         f"Without its vote {stay} {'has' if len(others) == 1 else 'have'} no majority: /etc/pve would be "
         "read-only there, and a node with HA services restarts itself after a minute"
     )
+    if it.keep_entry:
+        return never(
+            "quorum",
+            f"{standstill}; it keeps its entry, so its vote stays expected as long as it is away.",
+            votes,
+            "Rebuild it without keeping its entry.",
+        )
     if it.credentials.ssh_key and not it.others_away:
         return but(
             "quorum",
