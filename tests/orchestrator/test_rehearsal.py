@@ -310,7 +310,7 @@ CASES: list[tuple[str, Situation, Result | str, str]] = [
     ("quorum", lab(5, quorate=False), FINAL, "no quorum"),
     ("quorum", lab(1, nodes=nodes(3)[2:]), FINAL, "is the whole cluster"),
     ("quorum", lab(2, nodes=nodes(3)[1:]), BUT, "strikes it out while it still runs"),
-    ("quorum", lab(2, it=NO_KEY, nodes=nodes(3)[1:]), NO, "cluster_ssh_key_file"),
+    ("quorum", lab(2, it=NO_KEY, nodes=nodes(3)[1:]), FINAL, "cluster_ssh_key_file"),
     ("quorum", lab(3, nodes=(*nodes(2), evolve(nodes(3)[2], votes=3))), BUT, "pve1, pve2 have no majority"),
     ("quorum", evolve(lab(2, nodes=nodes(3)[1:]), keep_entry=True), FINAL, "its vote stays expected"),
     (

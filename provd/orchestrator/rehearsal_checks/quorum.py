@@ -81,12 +81,12 @@ def _without_majority(it: Situation, cluster: Cluster, member: Node, votes: str)
     if it.credentials.ssh_key:
         what = f"It waits for {_rebuild_of_others(it)} before it goes away. {standstill}."
         return but("quorum", what, votes)
-    return no(
+    return never(
         "quorum",
-        f"{standstill}. Only over SSH can provd keep that short.",
+        f"{standstill}. Only over SSH can provd keep that from happening.",
         votes,
-        "Set credentials.cluster_ssh_key_file, or add a vote: another node or a QDevice. Who goes on all the "
-        f"same has to run `pvecm expected {cluster.votes_without({it.name})}` on {stay} when it is off.",
+        "Set credentials.cluster_ssh_key_file, or add a vote: another node or a QDevice. Or strike it out by "
+        f"hand while both run, `pvecm delnode {it.name}` on {others[0].name}, and rebuild it at once.",
     )
 
 
