@@ -260,9 +260,9 @@ def compare(rounds: int, cases: list[Case]) -> None:
         print(f"{'':35}" + f"{'dnsmasq':>8}{'provd':>8}{'ratio':>8}" * 2 + f"{'dnsmasq':>8}{'provd':>6}")
         for case in cases:
             results: dict[str, list[Result]] = {name: [] for name in SERVERS}
-            for _ in range(rounds):
-                for name, (address, _) in SERVERS.items():
-                    results[name].append(measure(address, pids[name], case))
+            for turn in range(rounds):
+                for name in list(SERVERS)[:: 1 if turn % 2 else -1]:
+                    results[name].append(measure(SERVERS[name][0], pids[name], case))
             line = f"{case!s:35}"
             for kind in ("wall", "cpu"):
                 theirs, ours = (min(getattr(each, kind) for each in results[name]) for name in SERVERS)
