@@ -131,6 +131,8 @@ class Session:
     """`user@address:port`, for sentences."""
     sock: socket.socket
     transport: paramiko.Transport
+    starting: paramiko.Channel | None = None
+    """The channel whose command was started last."""
 
     async def run(self, command: str, stdin: bytes = b"") -> Completed:
         """Run a command through the user's shell, feed it `stdin`, and wait for its end.
@@ -164,7 +166,7 @@ class Session:
 
     def start(self, command: str, stdin: bytes) -> paramiko.Channel:
         """Blocks; for a worker thread. A `stdin` beyond the peer's window (2 MiB) blocks until it is read."""
-        channel = self.transport.open_session(window_size=WINDOW)
+        channel = self.starting = self.transport.open_session(window_size=WINDOW)
         channel.exec_command(command)
         # A command may end without reading its input. If it was the connection, reading will tell.
         with suppress(OSError, EOFError):
@@ -253,8 +255,9 @@ class Session:
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking paramiko code in a worker thread. A cancellation drops the connection.
 
-        The thread is waited for, but not for ever: `exec_command` has an instant in which the loss of
-        the transport goes unnoticed. Such a thread is left behind, and keeps its place in `WORKERS`.
+        The thread is waited for, but not for ever, and woken: `exec_command` has an instant in which the
+        loss of the transport goes unnoticed, and then waits for an answer that nobody can send any more. A
+        thread that is left behind would keep its place in `WORKERS`.
         """
         ended = trio.Event()
         token = trio.lowlevel.current_trio_token()
@@ -270,8 +273,16 @@ class Session:
         except trio.Cancelled:
             self.hang_up()
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
-                await ended.wait()
+                while not ended.is_set():
+                    self.wake()
+                    with trio.move_on_after(POLL_SECONDS):
+                        await ended.wait()
             raise
+
+    def wake(self) -> None:
+        """Let `exec_command` see that the connection has ended. Once may be too early: it forgets first."""
+        if self.starting is not None:
+            self.starting.event.set()
 
     def hang_up(self) -> None:
         """End the connection without a word, and with it every wait for it."""
