@@ -15,9 +15,13 @@ from provd.domain.hosts import HostId
 from provd.domain.lifecycle import State
 from provd.domain.operations import Operation
 from provd.orchestrator.fleet import Change, Fleet
+from provd.orchestrator.waits import duration
 from provd.store import departures, operations
 from provd.store.database import now
 from provd.store.departures import Turn
+
+GIVE_BACK_SECONDS = 20.0
+"""Longer than the database may be busy."""
 
 LOOK_AGAIN = 5.0
 """Seconds between two looks at a cluster that cannot bear the change now: nothing rings when it can."""
@@ -61,9 +65,8 @@ class Turns:
                 return
             if waits_for not in told:
                 told.add(waits_for)
-                await self._fleet.note(
-                    News(event="operation.waits", message=f"waits for its turn: {waits_for}", host_id=host_id)
-                )
+                message = f"waits for its turn: {waits_for}{self._for_how_long(operation)}"
+                await self._fleet.note(News(event="operation.waits", message=message, host_id=host_id))
                 continue  # with a new ring: that note rang this one
             with trio.move_on_after(LOOK_AGAIN):
                 await ring.wait()
@@ -82,7 +85,7 @@ class Turns:
             reason = await obstacle(away)
         except BaseException:
             # A stop of the daemon passes here too: nothing has begun, and the next start waits anew.
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(GIVE_BACK_SECONDS, shield=True):
                 await self._give_back(operation)
             raise
         if reason is None:
@@ -98,6 +101,13 @@ class Turns:
     async def end(self, operation: Operation) -> None:
         """Let the next one. Harmless for whoever has not got the turn."""
         await self._fleet.change(lambda change: departures.end_turn(change.db, operation.id))
+
+    def _for_how_long(self, operation: Operation) -> str:
+        """How long somebody else has had the turn."""
+        turn = self.holder()
+        if turn is None or turn.operation_id == operation.id:
+            return ""
+        return f", for {duration((now() - turn.since).total_seconds())}"
 
     def _what_the_holder_does(self) -> str:
         turn = self.holder()
