@@ -17,9 +17,9 @@ from provd.doctor.findings import healthy
 from provd.doctor_cli import EXIT_PROBLEM, WIDEST, Command, Commands, lines
 from provd.domain.errors import NotFound
 from provd.orchestrator.bell import Bell
-from provd.orchestrator.cluster_link import ClusterLink, is_configured
 from provd.orchestrator.fleet import Fleet
-from provd.orchestrator.member_keys import MemberKeys
+from provd.orchestrator.membership.link import ClusterLink, is_configured
+from provd.orchestrator.membership.member_keys import MemberKeys
 from provd.store import members
 from provd.store.database import Db, Store
 from provd.store.members import RememberedMember

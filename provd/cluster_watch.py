@@ -14,9 +14,9 @@ from provd.doctor.findings import Finding, Result, healthy
 from provd.domain.activity import Level, News
 from provd.domain.cluster import Cluster, Survey
 from provd.domain.errors import ClusterFailed, Conflict, SshFailed
-from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.fleet import Fleet
-from provd.orchestrator.member_keys import MemberKeys
+from provd.orchestrator.membership.link import ClusterLink
+from provd.orchestrator.membership.member_keys import MemberKeys
 from provd.remote.keys import KeyPair
 from provd.remote.ssh import connect
 from provd.store.database import now, timestamp

@@ -31,10 +31,7 @@ from provd.http_client import open_client
 from provd.orchestrator import outbox
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
-from provd.orchestrator.cluster_admin import ClusterAdmin
-from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.decommission import Decommission
-from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.entering import Entering
@@ -43,15 +40,18 @@ from provd.orchestrator.front_desk import FrontDesk
 from provd.orchestrator.image_jobs import open_image_jobs
 from provd.orchestrator.images import ImageLibrary
 from provd.orchestrator.installers import Installers
-from provd.orchestrator.leaving import Leaving
-from provd.orchestrator.member_keys import MemberKeys
+from provd.orchestrator.membership.admin import ClusterAdmin
+from provd.orchestrator.membership.departing import Departing
+from provd.orchestrator.membership.leaving import Leaving
+from provd.orchestrator.membership.link import ClusterLink
+from provd.orchestrator.membership.member_keys import MemberKeys
+from provd.orchestrator.membership.turns import Turns
 from provd.orchestrator.operations import Story, open_operations
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.orchestrator.rebuild import Rebuild
-from provd.orchestrator.rehearsals import Rehearsals, standing_credentials
+from provd.orchestrator.rehearsal.rehearsals import Rehearsals, standing_credentials
 from provd.orchestrator.rejoin import Rejoin
 from provd.orchestrator.trail import Trail
-from provd.orchestrator.turns import Turns
 from provd.orchestrator.waits import Waits
 from provd.orchestrator.waking import Waker
 from provd.proxmox.installer_files import INITRD, ISO, KERNEL

@@ -15,12 +15,12 @@ from provd.credentials import credentials_dir, read_cluster_credentials
 from provd.doctor_cli import WIDEST, Commands, folded
 from provd.domain.rehearsal import Rehearsal, Result, Verdict
 from provd.orchestrator.bell import Bell
-from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.fleet import Fleet
-from provd.orchestrator.rehearsal import rehearse
-from provd.orchestrator.rehearsal_view import rehearsal_view, sentence
-from provd.orchestrator.rehearsals import Rehearsals, standing_credentials
-from provd.orchestrator.situation import Situation
+from provd.orchestrator.membership.link import ClusterLink
+from provd.orchestrator.rehearsal.rehearsals import Rehearsals, standing_credentials
+from provd.orchestrator.rehearsal.rehearse import rehearse
+from provd.orchestrator.rehearsal.situation import Situation
+from provd.orchestrator.rehearsal.view import rehearsal_view, sentence
 from provd.server_types import ServerTypeBook
 from provd.store import hosts
 from provd.store.database import Store

@@ -23,9 +23,9 @@ from provd.doctor.findings import Finding, Result
 from provd.domain.errors import Conflict, NotFound
 from provd.domain.secrets import Secret
 from provd.orchestrator.bell import Bell
-from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.fleet import Fleet
-from provd.orchestrator.member_keys import MemberKeys
+from provd.orchestrator.membership.link import ClusterLink
+from provd.orchestrator.membership.member_keys import MemberKeys
 from provd.proxmox.api_token import ApiToken
 from provd.remote.keys import KeyPair
 from provd.simulator.cluster import Cluster

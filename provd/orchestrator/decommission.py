@@ -17,7 +17,7 @@ from provd.domain.lifecycle import SETTLED
 from provd.domain.operations import Departure, Operation, Outcome, Stage, Wish
 from provd.orchestrator.entering import Entering
 from provd.orchestrator.fleet import Change, Fleet
-from provd.orchestrator.leaving import Leaving
+from provd.orchestrator.membership.leaving import Leaving
 from provd.store import departures, hosts
 
 Unlist = Callable[[Host], Awaitable[str]]

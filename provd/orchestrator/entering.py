@@ -27,16 +27,17 @@ from provd.domain.hosts import Host, HostId, Membership, OperationId
 from provd.domain.lifecycle import Fact, State, has_reached
 from provd.domain.operations import Operation, Outcome, Stage
 from provd.domain.secrets import Secret
-from provd.orchestrator import farewell, outbox
-from provd.orchestrator.cluster_admin import ClusterAdmin
+from provd.orchestrator import outbox
 from provd.orchestrator.door import Door
 from provd.orchestrator.fleet import Change, Fleet
-from provd.orchestrator.join_rules import obstacle
-from provd.orchestrator.joining import Join, Terms
-from provd.orchestrator.leaving import Leaving
+from provd.orchestrator.membership import farewell
+from provd.orchestrator.membership.admin import ClusterAdmin
+from provd.orchestrator.membership.join_rules import obstacle
+from provd.orchestrator.membership.joining import Join, Terms
+from provd.orchestrator.membership.leaving import Leaving
+from provd.orchestrator.membership.striking import Leaver
+from provd.orchestrator.membership.turns import Turns, nothing_in_the_way
 from provd.orchestrator.passwords import ClusterPasswords
-from provd.orchestrator.striking import Leaver
-from provd.orchestrator.turns import Turns, nothing_in_the_way
 from provd.orchestrator.waits import Waits
 from provd.proxmox import join, temporary_key
 from provd.proxmox.first_boot import restart_command

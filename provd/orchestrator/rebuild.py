@@ -23,7 +23,7 @@ from provd.domain.lifecycle import Fact, State, advance
 from provd.domain.operations import Departure, Operation, Outcome, Stage, Wish
 from provd.orchestrator.entering import Entering, key_context
 from provd.orchestrator.fleet import Change, Fleet
-from provd.orchestrator.leaving import Leaving
+from provd.orchestrator.membership.leaving import Leaving
 from provd.orchestrator.waits import Waits
 from provd.orchestrator.waking import Waker
 from provd.proxmox import memory

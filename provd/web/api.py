@@ -6,8 +6,8 @@ from quart import Blueprint, Response, g, jsonify, request
 from provd.domain.errors import Conflict, Invalid
 from provd.domain.hosts import Host, HostId, OperationId
 from provd.domain.operations import Kind, Wish
-from provd.orchestrator.rehearsal import rehearse
-from provd.orchestrator.rehearsal_view import rehearsal_view
+from provd.orchestrator.rehearsal.rehearse import rehearse
+from provd.orchestrator.rehearsal.view import rehearsal_view
 from provd.store import activity, hosts, operations
 from provd.web import bodies
 from provd.web.parts import Parts

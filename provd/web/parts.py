@@ -8,8 +8,6 @@ from provd.doctor.doctor import Doctor
 from provd.network_boot import NetworkBoot
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.boot import BootDesk
-from provd.orchestrator.cluster_link import ClusterLink
-from provd.orchestrator.departing import Departing
 from provd.orchestrator.downloads import Downloads
 from provd.orchestrator.enrolment import Enrolment
 from provd.orchestrator.entering import Entering
@@ -17,11 +15,13 @@ from provd.orchestrator.fleet import Fleet
 from provd.orchestrator.front_desk import FrontDesk
 from provd.orchestrator.image_jobs import ImageJobs
 from provd.orchestrator.installers import Installers
+from provd.orchestrator.membership.departing import Departing
+from provd.orchestrator.membership.link import ClusterLink
+from provd.orchestrator.membership.turns import Turns
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.passwords import ClusterPasswords
-from provd.orchestrator.rehearsals import Rehearsals
+from provd.orchestrator.rehearsal.rehearsals import Rehearsals
 from provd.orchestrator.trail import Trail
-from provd.orchestrator.turns import Turns
 from provd.orchestrator.waits import Waits
 from provd.orchestrator.waking import Waker
 from provd.proxmox.api_token import ApiToken

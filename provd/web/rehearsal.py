@@ -9,7 +9,7 @@ from provd.domain.activity import Level, News
 from provd.domain.operations import Operation
 from provd.domain.rehearsal import Check, Rehearsal
 from provd.orchestrator.fleet import Fleet
-from provd.orchestrator.rehearsal_view import check_view
+from provd.orchestrator.rehearsal.view import check_view
 from provd.web.problems import problem
 
 WRITE_DOWN_SECONDS = 5.0

@@ -12,10 +12,10 @@ from attrs import define
 from provd.config import ProxmoxSection, SshSection
 from provd.domain.secrets import Secret
 from provd.orchestrator.bell import Bell
-from provd.orchestrator.cluster_admin import ClusterAdmin
-from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.fleet import Fleet
-from provd.orchestrator.member_keys import MemberKeys
+from provd.orchestrator.membership.admin import ClusterAdmin
+from provd.orchestrator.membership.link import ClusterLink
+from provd.orchestrator.membership.member_keys import MemberKeys
 from provd.proxmox.api_token import ApiToken
 from provd.remote.keys import KeyPair
 from provd.simulator.cluster import Cluster

@@ -11,7 +11,7 @@ from orchestrator.cluster_admin_lab import KILL_OWN_SSHD, PASSWORD, Lab, open_ad
 from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import HostOptions, Mac
 from provd.domain.secrets import Secret
-from provd.orchestrator.cluster_admin import ClusterAdmin, Tidied
+from provd.orchestrator.membership.admin import ClusterAdmin, Tidied
 from provd.proxmox.cluster import CertificateChanged, LoginRefused
 from provd.remote.keys import KeyPair
 from provd.simulator.cluster import ssh_keys
@@ -221,7 +221,7 @@ async def test_a_member_that_is_down_is_passed_over(lab: Lab) -> None:
 
 async def test_a_member_that_hangs_is_passed_over(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """An sshd that takes the connection and says nothing costs its time, and no more."""
-    monkeypatch.setattr("provd.orchestrator.cluster_admin.KNOCK_SECONDS", 1.5)
+    monkeypatch.setattr("provd.orchestrator.membership.admin.KNOCK_SECONDS", 1.5)
     first = lab.link.remembered()[0].name
     await lab.off(first)
 

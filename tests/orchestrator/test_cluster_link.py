@@ -16,8 +16,8 @@ from provd.config import ProxmoxSection
 from provd.domain.errors import ClusterFailed
 from provd.domain.secrets import Secret
 from provd.orchestrator.bell import Bell
-from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.fleet import Fleet
+from provd.orchestrator.membership.link import ClusterLink
 from provd.proxmox.api_token import ApiToken
 from provd.proxmox.cluster import LoginRefused, Member
 from provd.simulator.cluster import Cluster, leaves
@@ -129,7 +129,7 @@ async def test_nobody_answers(tmp_path: Path) -> None:
 
 async def test_a_member_that_hangs_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes the request and says nothing does not keep the others from serving."""
-    monkeypatch.setattr("provd.orchestrator.cluster_link.PATIENCE_SECONDS", 1)
+    monkeypatch.setattr("provd.orchestrator.membership.link.PATIENCE_SECONDS", 1)
     async with open_lab(tmp_path) as lab:
         await lab.served_by()
         leaf = leaves.served_leaf(lab.cluster.pve, "pve1")

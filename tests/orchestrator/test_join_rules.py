@@ -7,7 +7,7 @@ from attrs import evolve
 
 from provd.domain.cluster import Cluster, Node
 from provd.domain.errors import ClusterFailed
-from provd.orchestrator.join_rules import (
+from provd.orchestrator.membership.join_rules import (
     Newcomer,
     doubt,
     fit_links,

@@ -12,12 +12,13 @@ from orchestrator.cluster_admin_lab import KILL_OWN_SSHD, PASSWORD, Lab, open_ad
 from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import HostOptions, Mac
 from provd.domain.operations import Departure, Kind, Operation, Stage, Wish
-from provd.orchestrator import entering, leaving
+from provd.orchestrator import entering
 from provd.orchestrator.fleet import Change
-from provd.orchestrator.leaving import Leaving
+from provd.orchestrator.membership import leaving
+from provd.orchestrator.membership.leaving import Leaving
+from provd.orchestrator.membership.striking import Leaver
+from provd.orchestrator.membership.turns import Turns
 from provd.orchestrator.operations import CLEAN_UP_SECONDS
-from provd.orchestrator.striking import Leaver
-from provd.orchestrator.turns import Turns
 from provd.store import departures, hosts, operations
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -117,7 +118,7 @@ async def test_it_changes_nothing_while_it_is_somebody_elses_turn(room: Room) ->
 
 async def test_who_is_needed_is_not_struck_out(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another member went away since it was released: that one is named, and quorum is kept."""
-    monkeypatch.setattr("provd.orchestrator.striking.OFFLINE_SECONDS", 2)
+    monkeypatch.setattr("provd.orchestrator.membership.striking.OFFLINE_SECONDS", 2)
     who = await room.leaver("pve2")
     await room.lab.off("pve3")
     with pytest.raises(ClusterFailed, match="bring pve3 back"):
@@ -190,7 +191,7 @@ async def test_votes_are_not_lowered_while_another_is_missing(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It might run elsewhere, and the cluster would be two; it is named instead."""
-    monkeypatch.setattr("provd.orchestrator.striking.OFFLINE_SECONDS", 2)
+    monkeypatch.setattr("provd.orchestrator.membership.striking.OFFLINE_SECONDS", 2)
     who = await room.leaver("pve2")
     await room.lab.off("pve2")
     await room.lab.off("pve3")

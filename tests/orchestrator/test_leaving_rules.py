@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provd.domain.cluster import Cluster, Node
-from provd.orchestrator.leaving_rules import why_not_without
+from provd.orchestrator.membership.leaving_rules import why_not_without
 
 
 def cluster(

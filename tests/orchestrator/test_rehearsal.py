@@ -26,10 +26,10 @@ from provd.domain.installation import InstallPlan
 from provd.domain.lifecycle import State
 from provd.domain.rehearsal import Check, Rehearsal, Result, Verdict
 from provd.domain.secrets import Secret
-from provd.orchestrator.join_rules import obstacle
-from provd.orchestrator.leaving import why_not_without
-from provd.orchestrator.rehearsal import rehearse
-from provd.orchestrator.situation import Credentials, Elsewhere, Other, Situation
+from provd.orchestrator.membership.join_rules import obstacle
+from provd.orchestrator.membership.leaving import why_not_without
+from provd.orchestrator.rehearsal.rehearse import rehearse
+from provd.orchestrator.rehearsal.situation import Credentials, Elsewhere, Other, Situation
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MAC = Mac("02:00:00:00:00:03")

@@ -18,7 +18,7 @@ from provd.domain.lifecycle import State
 from provd.domain.operations import Departure, Kind, Operation, Outcome, Stage, Wish
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.fleet import Change, Fleet
-from provd.orchestrator.turns import Turns
+from provd.orchestrator.membership.turns import Turns
 from provd.store import activity, departures, hosts, operations
 from provd.store.database import open_store
 
@@ -188,7 +188,7 @@ async def test_the_turn_is_free_while_something_stands_in_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody else goes first; each reason is told once, and when none is left it begins."""
-    monkeypatch.setattr("provd.orchestrator.turns.LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("provd.orchestrator.membership.turns.LOOK_AGAIN", 0.01)
     weather = Weather("pve3 is offline")
     begun: list[str] = []
     async with open_room(tmp_path) as room, trio.open_nursery() as nursery:

@@ -16,8 +16,8 @@ from provd.domain.cluster import Survey
 from provd.domain.hosts import Host, HostOptions, Mac, Membership
 from provd.domain.lifecycle import State
 from provd.domain.secrets import Secret
-from provd.orchestrator.rehearsals import LAST_SECONDS, Rehearsals
-from provd.orchestrator.situation import Credentials
+from provd.orchestrator.rehearsal.rehearsals import LAST_SECONDS, Rehearsals
+from provd.orchestrator.rehearsal.situation import Credentials
 from provd.simulator.cluster import Cluster
 from provd.simulator.cluster.api import serve_api
 from provd.simulator.cluster.state import Guest

@@ -1,8 +1,8 @@
 """Whether the host's name, addresses, links and number are its own."""
 
 from provd.domain.rehearsal import Check
-from provd.orchestrator.rehearsal_checks import but, fine, never, no, unknown
-from provd.orchestrator.situation import Situation, listed
+from provd.orchestrator.rehearsal.checks import but, fine, never, no, unknown
+from provd.orchestrator.rehearsal.situation import Situation, listed
 
 
 def name(it: Situation) -> Check:

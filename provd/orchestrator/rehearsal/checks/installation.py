@@ -4,8 +4,8 @@ from provd.domain.errors import CannotInstall
 from provd.domain.hardware import Hardware, Link
 from provd.domain.installation import InstallPlan
 from provd.domain.rehearsal import Check
-from provd.orchestrator.rehearsal_checks import but, fine, never, no
-from provd.orchestrator.situation import Elsewhere, Situation, listed
+from provd.orchestrator.rehearsal.checks import but, fine, never, no
+from provd.orchestrator.rehearsal.situation import Elsewhere, Situation, listed
 from provd.proxmox import memory
 from provd.proxmox.answer import PINNING_RELEASE, build_answer
 from provd.proxmox.answer_schema import misfits

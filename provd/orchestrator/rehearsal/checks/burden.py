@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from provd.domain.cluster import Guest, Survey
 from provd.domain.rehearsal import Check
-from provd.orchestrator.rehearsal_checks import but, fine, never, no, unknown
-from provd.orchestrator.situation import Situation, listed
+from provd.orchestrator.rehearsal.checks import but, fine, never, no, unknown
+from provd.orchestrator.rehearsal.situation import Situation, listed
 
 AUDITOR = "Give the token the role PVEAuditor on / with propagation, or root's password."
 

@@ -13,8 +13,8 @@ from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import HostId
 from provd.domain.operations import Operation
 from provd.domain.secrets import Secret
-from provd.orchestrator.cluster_admin import ClusterAdmin
 from provd.orchestrator.fleet import Fleet
+from provd.orchestrator.membership.admin import ClusterAdmin
 from provd.proxmox import leave
 from provd.proxmox.cluster import LoginRefused
 from provd.remote.ssh import Session

@@ -15,8 +15,8 @@ from provd.domain.installation import InstallPlan
 from provd.domain.rehearsal import Rehearsal
 from provd.domain.secrets import Secret
 from provd.orchestrator.planning import make_plan
-from provd.orchestrator.rehearsal import rehearse
-from provd.orchestrator.situation import Credentials, Elsewhere, Other, Situation
+from provd.orchestrator.rehearsal.rehearse import rehearse
+from provd.orchestrator.rehearsal.situation import Credentials, Elsewhere, Other, Situation
 from provd.proxmox.cluster import LoginRefused
 from provd.server_types import ServerType, ServerTypeBook
 from provd.store import departures, hardware, hosts, images, operations

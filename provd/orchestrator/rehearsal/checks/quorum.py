@@ -2,8 +2,8 @@
 
 from provd.domain.cluster import Cluster, Node, Survey
 from provd.domain.rehearsal import Check
-from provd.orchestrator.rehearsal_checks import but, fine, never, no, unknown
-from provd.orchestrator.situation import Situation, listed
+from provd.orchestrator.rehearsal.checks import but, fine, never, no, unknown
+from provd.orchestrator.rehearsal.situation import Situation, listed
 
 
 def leaving(it: Situation) -> Check | None:

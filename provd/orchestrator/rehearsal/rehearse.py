@@ -7,8 +7,8 @@ could not be seen is unknown, and unknown is never fine.
 from collections.abc import Callable
 
 from provd.domain.rehearsal import Check, Rehearsal
-from provd.orchestrator.rehearsal_checks import burden, cluster, identity, installation, quorum
-from provd.orchestrator.situation import Situation
+from provd.orchestrator.rehearsal.checks import burden, cluster, identity, installation, quorum
+from provd.orchestrator.rehearsal.situation import Situation
 
 LOOKS: tuple[Callable[[Situation], Check | None], ...] = (
     installation.free,

@@ -19,11 +19,11 @@ from provd.domain.documents import one_line
 from provd.domain.errors import ClusterFailed, DeadlinePassed, SshFailed
 from provd.domain.hosts import OperationId
 from provd.domain.operations import Departure, Stage
-from provd.orchestrator.cluster_admin import ClusterAdmin
 from provd.orchestrator.fleet import Change, Fleet
-from provd.orchestrator.leaving_rules import why_not_without
-from provd.orchestrator.striking import Leaver, Striking, tell
-from provd.orchestrator.turns import Turns, nothing_in_the_way
+from provd.orchestrator.membership.admin import ClusterAdmin
+from provd.orchestrator.membership.leaving_rules import why_not_without
+from provd.orchestrator.membership.striking import Leaver, Striking, tell
+from provd.orchestrator.membership.turns import Turns, nothing_in_the_way
 from provd.proxmox import leave
 from provd.proxmox.cluster import LoginRefused
 from provd.remote.ssh import Session

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from provd.domain.cluster import Survey
 from provd.domain.rehearsal import Check
-from provd.orchestrator.rehearsal_checks import but, fine, never, no, unknown
-from provd.orchestrator.situation import Situation, listed
+from provd.orchestrator.rehearsal.checks import but, fine, never, no, unknown
+from provd.orchestrator.rehearsal.situation import Situation, listed
 from provd.proxmox.mode_file import version_of
 
 EXPIRES_SOON = timedelta(days=28)

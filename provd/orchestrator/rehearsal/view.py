@@ -6,7 +6,7 @@ import attrs
 
 from provd.domain.cluster import Survey
 from provd.domain.rehearsal import Check, Rehearsal, Verdict
-from provd.orchestrator.situation import Situation
+from provd.orchestrator.rehearsal.situation import Situation
 from provd.store.database import timestamp
 
 View = Mapping[str, object]

@@ -16,8 +16,8 @@ from provd.domain.documents import one_line
 from provd.domain.errors import ClusterFailed, HostKeyMismatch, SshFailed
 from provd.domain.hosts import IPAddress
 from provd.domain.secrets import Secret
-from provd.orchestrator.cluster_link import ClusterLink
-from provd.orchestrator.member_keys import MemberKeys
+from provd.orchestrator.membership.link import ClusterLink
+from provd.orchestrator.membership.member_keys import MemberKeys
 from provd.proxmox import leave
 from provd.proxmox.cluster import show_certificate
 from provd.proxmox.ha_rules import forget_node

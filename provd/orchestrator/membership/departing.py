@@ -9,8 +9,8 @@ from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import Host, HostId
 from provd.domain.operations import Kind, Operation, Wish
 from provd.domain.secrets import Secret
-from provd.orchestrator.cluster_link import ClusterLink
 from provd.orchestrator.fleet import Fleet
+from provd.orchestrator.membership.link import ClusterLink
 from provd.orchestrator.operations import Operations
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.proxmox.survey import see_cluster

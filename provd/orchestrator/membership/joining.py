@@ -18,10 +18,10 @@ from attrs import define, field, frozen
 from provd.domain.errors import ClusterFailed, HostKeyMismatch, JoinFailed, SshFailed
 from provd.domain.hosts import IPAddress, OperationId
 from provd.domain.secrets import Secret
-from provd.orchestrator import farewell
-from provd.orchestrator.cluster_admin import ClusterAdmin
 from provd.orchestrator.door import RECONNECT_SECONDS, Door
-from provd.orchestrator.join_rules import Newcomer, doubt, fit_links, obstacle, remains
+from provd.orchestrator.membership import farewell
+from provd.orchestrator.membership.admin import ClusterAdmin
+from provd.orchestrator.membership.join_rules import Newcomer, doubt, fit_links, obstacle, remains
 from provd.proxmox import join, temporary_key
 from provd.proxmox.cluster import CertificateChanged
 from provd.remote.ssh import AuthRefused, Session

@@ -1,0 +1,1 @@
+"""A rebuild, looked at before anything is wiped."""
