@@ -142,8 +142,8 @@ async def test_one_look_at_a_time(tmp_path: Path) -> None:
     async with open_lab(tmp_path) as lab:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lab.look)
-            await trio.lowlevel.checkpoint()
-            assert lab.watch.busy
+            while not lab.watch.busy:
+                await trio.lowlevel.checkpoint()
             with pytest.raises(Conflict, match="already"):
                 await lab.look()
             nursery.cancel_scope.cancel()
