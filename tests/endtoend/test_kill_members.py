@@ -99,6 +99,7 @@ async def test_killed_when_it_is_struck_out(tmp_path: Path) -> None:
             lock_is_busy(world, False)
             await world.heard(operation, "was struck out")
             assert (world.cluster.pve / "nodes" / "pve3").exists()
+            await world.call("POST", f"/api/hosts/{host['id']}/rebuild?dry_run=true")  # it is listed no more
             await world.kill()
         await world.start()
         await world.heard(operation, "was restarted")
