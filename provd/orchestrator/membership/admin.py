@@ -5,7 +5,7 @@ Striking a node out goes through the API with root's password, or over SSH with 
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import trio
 from attrs import evolve, frozen
@@ -153,7 +153,8 @@ class ClusterAdmin:
 
     async def _enter(self, stack: AsyncExitStack, key: KeyPair, beside: str) -> tuple[str, Session]:
         failures: list[str] = []
-        for member in self._link.remembered():
+        taking_part = await self._one_that_takes_part(beside)
+        for member in sorted(self._link.remembered(), key=lambda one: one.name != taking_part):
             if member.name.lower() == beside.lower():
                 continue
             try:
@@ -181,6 +182,13 @@ class ClusterAdmin:
                     "unpins its former key"
                 ) from exc
             yield session
+
+    async def _one_that_takes_part(self, beside: str) -> str:
+        """Its name: one that lets us in may be cut off, with an /etc/pve that nobody else sees."""
+        with suppress(ClusterFailed):
+            async with self._link.open(avoid={beside}) as member:
+                return member.node_name
+        return ""
 
 
 def _refused(member: str, what: str, done: Completed) -> ClusterFailed:

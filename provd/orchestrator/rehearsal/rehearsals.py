@@ -1,6 +1,7 @@
 """Gathers what a rehearsal looks at: from the database, the configuration, and one visit to the cluster."""
 
 from collections.abc import Awaitable, Collection
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -123,9 +124,12 @@ class Rehearsals:
             except ClusterFailed as exc:
                 failure = str(exc)
             try:
-                return await self._survey(password)
+                by_itself = await self._survey(password)
             except ClusterFailed:
                 return failure
+            with suppress(ClusterFailed):  # whom it has just told of
+                return await self._survey(password, avoid={host.hostname})
+            return by_itself
         return "it did not answer in time"
 
 
