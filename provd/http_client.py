@@ -16,6 +16,7 @@ from typing import cast
 
 from httpx import (
     AsyncClient,
+    AsyncHTTPTransport,
     ConnectTimeout,
     HTTPError,
     InvalidURL,
@@ -26,6 +27,8 @@ from httpx import (
     Timeout,
     WriteTimeout,
 )
+
+from provd.http_connections import Connections
 
 __all__ = [
     "AsyncClient",
@@ -71,9 +74,9 @@ def open_client(*, fingerprint: str | None = None) -> AsyncClient:
     the place of every other check: authority, name and dates. Without one the system's authorities count.
     """
     verify = True if fingerprint is None else pinned_context(fingerprint)
-    return AsyncClient(
-        verify=verify, timeout=PATIENCE, limits=LIMITS, follow_redirects=False, trust_env=False
-    )
+    transport = AsyncHTTPTransport(verify=verify, limits=LIMITS, trust_env=False)
+    transport._pool._network_backend = Connections()  # httpx 0.28 has no other way to say so
+    return AsyncClient(transport=transport, timeout=PATIENCE, follow_redirects=False, trust_env=False)
 
 
 def pinned_context(fingerprint: str) -> ssl.SSLContext:

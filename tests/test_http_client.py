@@ -1,6 +1,7 @@
 """The HTTP client: the pin decides before anything is sent, and every failure becomes one phrase."""
 
 import datetime
+import gc
 import hashlib
 import socket
 import ssl
@@ -206,3 +207,31 @@ def test_a_circle_of_causes_ends() -> None:
     one, other = ValueError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
     assert describe_failure(one) == "other"
+
+
+async def test_a_cancelled_handshake_leaves_no_connection() -> None:
+    """Whoever hangs in the middle of TLS is hung up on at once, and not when memory is tidied up."""
+    silent: list[trio.SocketStream] = []
+
+    async def say_nothing(stream: trio.SocketStream) -> None:
+        silent.append(stream)
+        await trio.sleep_forever()
+
+    gc.disable()
+    try:
+        async with trio.open_nursery() as nursery:
+            [listener] = await nursery.start(partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1"))
+            port = listener.socket.getsockname()[1]
+            async with open_client(fingerprint="AB" * 32) as client:
+                async with trio.open_nursery() as asking:
+                    asking.start_soon(client.get, f"https://127.0.0.1:{port}/")
+                    while not silent:
+                        await trio.sleep(0.01)
+                    hello = await silent[0].receive_some()
+                    asking.cancel_scope.cancel()
+                assert hello
+                with trio.fail_after(5):
+                    assert await silent[0].receive_some() == b""
+            nursery.cancel_scope.cancel()
+    finally:
+        gc.enable()
