@@ -8,7 +8,6 @@ A host that is to stand alone is ready as soon as our key is gone from it.
 """
 
 from contextlib import suppress
-from datetime import timedelta
 from functools import partial
 
 import trio
@@ -28,6 +27,7 @@ from provd.domain.lifecycle import Fact, State, has_reached
 from provd.domain.operations import Operation, Outcome, Stage
 from provd.domain.secrets import Secret
 from provd.orchestrator import outbox
+from provd.orchestrator.boot import KEY_LIVES
 from provd.orchestrator.door import Door
 from provd.orchestrator.fleet import Change, Fleet
 from provd.orchestrator.membership import farewell
@@ -54,9 +54,6 @@ HOST_SECONDS = 10.0
 CLUSTER_SECONDS = 4.0
 """How long to wait for the host, and then for the cluster, when a join came to nothing. Stopping pvecm
 takes up to four seconds; both together must fit into what an operation has for its cleaning up."""
-
-KEY_LIVES = timedelta(days=1)
-"""How long a host itself honours our key, should nobody ever come to take it away."""
 
 RETRY = "“Retry from join” on its page cleans up on both sides and joins again, without a new installation"
 

@@ -9,7 +9,7 @@ switches it off, or it restarts into its network boot, and it is struck out when
 Each step looks before it acts, and takes whatever member is there; the one that leaves is never asked.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import trio
@@ -41,8 +41,6 @@ TO_ARM = (
     "its cluster services were disarmed: move the files of /etc/corosync/disarmed-by-provd back into "
     "/etc/corosync and run `systemctl enable --now corosync pve-ha-crm pve-ha-lrm` on it"
 )
-
-Tell = Callable[[str, Level], Awaitable[None]]
 
 
 class Leaving:

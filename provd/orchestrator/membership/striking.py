@@ -118,8 +118,7 @@ class Striking:
                 f"the cluster has no quorum without {who.node}: run `pvecm expected {votes}` and then `pvecm "
                 f"delnode {who.node}` on another member, or set credentials.cluster_ssh_key_file"
             )
-        beside = who.node
-        await self._admin.expect_votes(votes, beside=beside)
+        await self._admin.expect_votes(votes, beside=who.node)
         await self._tell(who, f"the others are content with their own {votes} votes (pvecm expected {votes})")
 
     async def _tidy_up(self, who: Leaver) -> None:
