@@ -14,12 +14,15 @@ from provd.web import (
     cluster,
     doctor,
     gate,
+    grid,
+    host,
     images,
-    pages,
+    operation,
     problems,
     stream,
     trail,
 )
+from provd.web.page import Pages
 from provd.web.parts import Parts
 from provd.web.views import activity_view
 
@@ -64,10 +67,12 @@ def create_app(parts: Parts) -> QuartTrio:
     app.register_blueprint(
         trail.blueprint(fleet=parts.fleet, trail=parts.trail, recorder=parts.boot.recorder, waker=parts.waker)
     )
-    app.register_blueprint(images.blueprint(parts.image_jobs, parts.book))
-    app.register_blueprint(doctor.blueprint(parts.doctor, parts.book, parts.store))
-    app.register_blueprint(cluster.blueprint(parts))
-    app.register_blueprint(pages.blueprint(parts))
+    pages = Pages(parts.book, parts.store)
+    app.register_blueprint(images.blueprint(parts.image_jobs, pages))
+    app.register_blueprint(doctor.blueprint(parts.doctor, pages))
+    app.register_blueprint(cluster.blueprint(parts, pages))
+    for room in (grid, host, operation):
+        app.register_blueprint(room.blueprint(parts, pages))
     app.register_blueprint(assets.blueprint())
 
     downloads = stream.Downloads(

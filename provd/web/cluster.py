@@ -1,21 +1,18 @@
 """The cluster's page and its place in the API. What is asked and what is wrong is decided elsewhere."""
 
 import attrs
-from quart import Blueprint, Response, g, jsonify
+from quart import Blueprint, Response, jsonify
 
 from provd.cluster_watch import look_view
-from provd.store import activity
-from provd.store.database import now
 from provd.store.departures import Turn
 from provd.web.doctor import ORDER
-from provd.web.pages import environment
+from provd.web.page import Pages
 from provd.web.parts import Parts
 from provd.web.views import View, rfc3339
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: Parts, pages: Pages) -> Blueprint:
     rooms = Blueprint("cluster", __name__)
-    templates = environment()
     watch = parts.cluster_watch
 
     def view() -> dict[str, object]:
@@ -37,17 +34,9 @@ def blueprint(parts: Parts) -> Blueprint:
         return jsonify(view())
 
     @rooms.get("/cluster")
-    async def page() -> Response:
-        html = templates.get_template("cluster.html").render(
-            actor=g.actor,
-            auth_off=g.auth_off,
-            problem=parts.book.problem,
-            now=rfc3339(now()),
-            after=parts.store.read(activity.bounds)[1],
-            cluster=view(),
-            configured=parts.config.proxmox.existing_node is not None,
-        )
-        return Response(html, content_type="text/html; charset=utf-8")
+    async def show_page() -> Response:
+        page = pages.open("cluster.html")
+        return page.draw(cluster=view(), configured=parts.config.proxmox.existing_node is not None)
 
     return rooms
 

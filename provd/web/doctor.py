@@ -1,14 +1,11 @@
 """The doctor's page and its place in the API. What is looked at, and how often, is decided elsewhere."""
 
 import attrs
-from quart import Blueprint, Response, g, jsonify
+from quart import Blueprint, Response, jsonify
 
 from provd.doctor.doctor import Doctor, Report, TooSoon
 from provd.doctor.findings import Result, healthy
-from provd.server_types import ServerTypeBook
-from provd.store import activity
-from provd.store.database import Store, now
-from provd.web.pages import environment
+from provd.web.page import Pages
 from provd.web.problems import problem
 from provd.web.views import rfc3339
 
@@ -16,9 +13,8 @@ ORDER = (Result.PROBLEM, Result.WARNING, Result.SKIPPED, Result.OK)
 """What somebody has to do something about comes first."""
 
 
-def blueprint(doctor: Doctor, book: ServerTypeBook, store: Store) -> Blueprint:
+def blueprint(doctor: Doctor, pages: Pages) -> Blueprint:
     rooms = Blueprint("doctor", __name__)
-    templates = environment()
 
     @rooms.get("/api/doctor")
     async def show() -> Response:
@@ -39,18 +35,9 @@ def blueprint(doctor: Doctor, book: ServerTypeBook, store: Store) -> Blueprint:
         return jsonify({"routers": [attrs.asdict(snippet) for snippet in await doctor.snippets()]})
 
     @rooms.get("/doctor")
-    async def page() -> Response:
-        html = templates.get_template("doctor.html").render(
-            actor=g.actor,
-            auth_off=g.auth_off,
-            problem=book.problem,
-            now=rfc3339(now()),
-            after=store.read(activity.bounds)[1],
-            report=report_view(doctor.last),
-            busy=doctor.busy,
-            routers=await doctor.snippets(),
-        )
-        return Response(html, content_type="text/html; charset=utf-8")
+    async def show_page() -> Response:
+        page = pages.open("doctor.html")
+        return page.draw(report=report_view(doctor.last), busy=doctor.busy, routers=await doctor.snippets())
 
     return rooms
 

@@ -14,19 +14,16 @@ from provd.orchestrator.image_files import parse_name, parse_sha256
 from provd.orchestrator.image_jobs import ImageJobs, Job, JobState
 from provd.orchestrator.uploads import LARGEST_CHUNK, Upload, WrongOffset
 from provd.proxmox.memory import memory_needed
-from provd.server_types import ServerTypeBook
-from provd.store import activity
-from provd.store.database import now
 from provd.store.images import Image
 from provd.web import bodies
-from provd.web.pages import environment
+from provd.web.page import Pages
 from provd.web.problems import refusal
 from provd.web.views import View, rfc3339
 
 OFFSET = "Upload-Offset"
 
 
-def blueprint(jobs: ImageJobs, book: ServerTypeBook) -> Blueprint:
+def blueprint(jobs: ImageJobs, pages: Pages) -> Blueprint:
     images = Blueprint("images", __name__)
     library, uploads = jobs.library, jobs.uploads
 
@@ -135,28 +132,17 @@ def blueprint(jobs: ImageJobs, book: ServerTypeBook) -> Blueprint:
     # --- the page ---
 
     @images.get("/images")
-    async def show_images() -> Response:
-        after = library.fleet.store.read(activity.bounds)[1]
-        html = (
-            environment()
-            .get_template("images.html")
-            .render(
-                actor=g.actor,
-                auth_off=g.auth_off,
-                problem=book.problem,
-                now=rfc3339(now()),
-                after=after,
-                images=all_images(jobs),
-                problems=library.problems(),
-                jobs=[job_view(job) for job in jobs.everything()],
-                uploads=all_uploads(jobs),
-                directory=library.directory,
-                blank_image=BLANK_IMAGE,
-                blank_job=BLANK_JOB,
-                blank_upload=BLANK_UPLOAD,
-            )
+    async def show_page() -> Response:
+        return pages.open("images.html").draw(
+            images=all_images(jobs),
+            problems=library.problems(),
+            jobs=[job_view(job) for job in jobs.everything()],
+            uploads=all_uploads(jobs),
+            directory=library.directory,
+            blank_image=BLANK_IMAGE,
+            blank_job=BLANK_JOB,
+            blank_upload=BLANK_UPLOAD,
         )
-        return Response(html, content_type="text/html; charset=utf-8")
 
     return images
 

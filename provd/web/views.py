@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from provd.domain.activity import Activity
 from provd.domain.hosts import Host, Sighting
+from provd.domain.lifecycle import State
 from provd.domain.operations import Operation
 from provd.orchestrator.waits import WAITS
 from provd.server_types import ServerType
@@ -16,6 +17,30 @@ from provd.store.convert import options_to_json
 from provd.store.hardware import Reported
 
 View = Mapping[str, object]
+
+BLANK_HOST: View = {
+    "id": "",
+    "hostname": "",
+    "mac": "",
+    "server_type": "",
+    "state": State.REGISTERED,
+    "state_since": "",
+    "ip": None,
+    "inventory_pending": False,
+    "operation_id": None,
+    "expected": None,
+    "expected_by": None,
+}
+"""What a script fills in: shapes to clone are drawn from these."""
+BLANK_OPERATION: View = {
+    "id": "",
+    "kind": "",
+    "outcome": "",
+    "started_at": "",
+    "finished_at": "",
+    "started_by": "",
+    "detail": "",
+}
 
 
 def host_view(host: Host, operation: Operation | None, due: datetime | None) -> View:

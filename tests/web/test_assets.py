@@ -34,7 +34,7 @@ async def test_every_file_of_the_dashboard_is_served_whole_with_its_type() -> No
     app = QuartTrio("test", static_folder=None)
     app.register_blueprint(assets.blueprint())
     files = list(assets.static_folder().iterdir())
-    assert {file.name for file in files} >= {"provd.css", "icon.svg", "hosts.js", "host.js", "operation.js"}
+    assert {file.name for file in files} >= {"base.css", "icon.svg", "hosts.js", "host.js", "operation.js"}
     for file in files:
         response = await app.test_client().get(f"/static/{file.name}")
         assert response.status_code == 200

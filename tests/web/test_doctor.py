@@ -20,6 +20,7 @@ from provd.simulator.lab import free_port
 from provd.store.database import Store, now, open_store
 from provd.web import doctor as pages
 from provd.web import problems
+from provd.web.page import Pages
 
 CONFIG = """
 server: {{public_url: "http://127.0.0.1:1", listen: "127.0.0.1:{listen}", image_listen: "127.0.0.1:{images}"}}
@@ -62,7 +63,7 @@ def app(config: Config, store: Store, doctor: Doctor) -> QuartTrio:
         """What the gate would say of a visitor."""
         g.actor, g.auth_off = "a test", True
 
-    app.register_blueprint(pages.blueprint(doctor, ServerTypeBook(config.paths.server_types), store))
+    app.register_blueprint(pages.blueprint(doctor, Pages(ServerTypeBook(config.paths.server_types), store)))
     return app
 
 

@@ -394,4 +394,4 @@ async def test_nothing_but_assets_may_be_kept(store: Store) -> None:
     app = make_app(store, auth=False)
     for path in ("/", "/api/hosts", "/ipxe/52:54:00:00:00:01", "/nowhere"):
         assert (await ask(app, "GET", path)).headers["Cache-Control"] == "no-store"
-    assert "Cache-Control" not in (await ask(app, "GET", "/static/provd.css")).headers
+    assert "Cache-Control" not in (await ask(app, "GET", "/static/base.css")).headers

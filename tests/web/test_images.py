@@ -23,6 +23,7 @@ from provd.server_types import ServerTypeBook
 from provd.store.database import open_store
 from provd.web import access, gate, images, problems, server
 from provd.web.app import IdConverter
+from provd.web.page import Pages
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 STATIC = Path(__file__).parents[2] / "static"
@@ -43,7 +44,8 @@ def app_of(jobs: ImageJobs, *, auth: bool = False) -> QuartTrio:
     app.url_map.converters["id"] = IdConverter
     problems.install(app)
     gate.install(app, gate.GateConfig(public_url="http://localhost", auth=auth), jobs.library.fleet.store)
-    app.register_blueprint(images.blueprint(jobs, ServerTypeBook(EXAMPLES / "server-types.yaml")))
+    pages = Pages(ServerTypeBook(EXAMPLES / "server-types.yaml"), jobs.library.fleet.store)
+    app.register_blueprint(images.blueprint(jobs, pages))
     assert gate.unclassified(app) == []
     return app
 

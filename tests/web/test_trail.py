@@ -26,7 +26,7 @@ from provd.orchestrator.waking import Lan, Waker
 from provd.remote.wake import TIMES, build_magic_packet
 from provd.store import activity, hosts, operations
 from provd.store.database import Store, now, open_store
-from provd.web import gate, pages, problems
+from provd.web import gate, page, problems
 from provd.web.app import IdConverter
 from provd.web.gate import Plane
 from provd.web.trail import BLANK_STATION, blueprint, progress_view, trail_view
@@ -183,7 +183,7 @@ async def test_the_fragment_shows_what_the_api_says_and_escapes_it(store: Store)
     """Strict and escaped: whatever a machine managed to get into a message is text."""
     world = World(store)
     host = await world.host(Fact.REBUILD_STARTED)
-    template = pages.environment().get_template("trail.html")
+    template = page.environment().get_template("trail.html")
     stamp = f"{now().isoformat(timespec='milliseconds')}"
 
     def draw() -> str:

@@ -1,0 +1,131 @@
+"""How a page is drawn: one template, strict and escaped, with what stands on all of them.
+
+A page shows what the API would say (`views.py`) and changes nothing: every button goes through the
+REST API. Whatever a machine or a stranger supplied is text here, escaped without exception. The
+scripts in `static/` keep true what was drawn once.
+"""
+
+from datetime import datetime
+from functools import cache
+
+from attrs import frozen
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from quart import Response, g, request
+
+from provd.domain.errors import NotFound
+from provd.domain.lifecycle import ROAD, SETTLED, State
+from provd.server_types import ServerTypeBook
+from provd.store import activity
+from provd.store.database import Store, now
+from provd.web.views import rfc3339
+
+RECENT = 50
+"""Lines and operations in a list that is there for a glance."""
+
+THEMES = ("light", "dark")
+"""What a reader may choose over their system's."""
+
+
+@frozen
+class Pages:
+    """What every page needs, whatever it is about."""
+
+    book: ServerTypeBook
+    store: Store
+
+    def open(self, template: str) -> "Page":
+        """Before anything is read: what happens meanwhile is told twice rather than not at all."""
+        return Page(self, template, self.store.read(activity.bounds)[1])
+
+    async def missing(self, error: NotFound) -> Response:
+        """An error handler: a page that says what is not there."""
+        reason = str(error)
+        response = self.open("missing.html").draw(reason=reason[:1].upper() + reason[1:])
+        response.status_code = 404
+        return response
+
+
+@frozen
+class Page:
+    pages: Pages
+    template: str
+    after: int
+    """The newest line that it can have shown: its event stream goes on from there."""
+
+    def draw(self, **context: object) -> Response:
+        theme = request.cookies.get("theme", "")
+        html = (
+            environment()
+            .get_template(self.template)
+            .render(
+                actor=g.actor,
+                auth_off=g.auth_off,
+                problem=self.pages.book.problem,
+                now=rfc3339(now()),
+                after=self.after,
+                theme=theme if theme in THEMES else "",
+                **context,
+            )
+        )
+        return Response(html, content_type="text/html; charset=utf-8")
+
+
+@cache
+def environment() -> Environment:
+    """Strict: an unknown name is an error, and every value is escaped."""
+    made = Environment(
+        loader=PackageLoader("provd.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "moment": lambda at: f"{_parse(at):%Y-%m-%d %H:%M:%S} UTC" if at else "",
+        "clock": lambda at: f"{_parse(at):%d %b %H:%M}" if at else "",
+        "lasting": lambda since, until: duration(_seconds(since, until)) if since else "",
+        "due": lambda by, at: due(_seconds(at, by)) if by else "",
+        "group": group,
+        "place": place,
+        "step": lambda state, on: f"step {ROAD.index(state) + 1} of {len(ROAD)}" if on else "",
+    }
+    made.globals |= {"road": ROAD}
+    return made
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def group(state: object) -> str:
+    """What a host is to somebody who looks at all of them."""
+    return str(state) if state in SETTLED else "working"
+
+
+def place(step: State, state: State) -> str:
+    """Where `step` lies as seen from a host in `state`."""
+    if state not in ROAD or ROAD.index(step) > ROAD.index(state):
+        return "ahead"
+    return "here" if step == state else "done"
+
+
+def duration(seconds: float) -> str:
+    """The two largest units that say something. `static/clock.js` speaks the same way."""
+    whole = max(0, int(seconds))
+    days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def due(seconds: float) -> str:
+    return f"{duration(seconds)} left" if seconds >= 0 else f"overdue for {duration(-seconds)}"
+
+
+def _seconds(since: str, until: str) -> float:
+    return (_parse(until) - _parse(since)).total_seconds()
+
+
+def _parse(at: str) -> datetime:
+    return datetime.fromisoformat(at)
