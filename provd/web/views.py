@@ -14,7 +14,6 @@ from provd.domain.operations import Operation
 from provd.orchestrator.waits import WAITS
 from provd.server_types import ServerType
 from provd.store.convert import options_to_json
-from provd.store.hardware import Reported
 
 View = Mapping[str, object]
 
@@ -63,18 +62,6 @@ def host_view(host: Host, operation: Operation | None, due: datetime | None) -> 
         "operation_id": operation.id if operation else None,
         "expected": wait.expected if wait else None,
         "expected_by": rfc3339(due) if due else None,
-    }
-
-
-def hardware_view(reported: Reported) -> View:
-    known = reported.hardware
-    return {
-        "reported_at": rfc3339(reported.at),
-        "product": known.product,
-        "links": [{"name": link.name, "mac": str(link.mac)} for link in known.links],
-        "disks": None
-        if known.disks is None
-        else [{"device": disk.device, "model": disk.model, "serial": disk.serial} for disk in known.disks],
     }
 
 
