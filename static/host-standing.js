@@ -1,7 +1,6 @@
 // How a host stands, as the server tells it: what it is, what is late, and what cannot be pressed and why.
 
-import { showList } from "./host-cards.js";
-import { byId, part, setText, showLink, showMoment, showStatus } from "./view.js";
+import { blank, byId, part, setText, showLink, showMoment, showStatus } from "./view.js";
 import { tick } from "./clock.js";
 
 function showOutlook({ said, operation, how, at, next }) {
@@ -22,14 +21,22 @@ function showNote(note) {
   part(byId("status"), "note").hidden = !note;
 }
 
+function lateReason({ at, sentence }) {
+  const item = blank("blank-late");
+  showMoment(part(item, "late-at"), at);
+  setText(part(item, "late-why"), sentence);
+  tick(item);
+  return item;
+}
+
 // What is as it was is left alone: it may just be read aloud, or be marked to be copied.
+let shownReasons = "";
+
 function showLate({ late, reasons }, { state, operation_id: operation }, cannotWake) {
   byId("late").hidden = !late;
   byId("likely").hidden = reasons.length === 0;
-  const list = byId("late-reasons");
-  if ([...list.children].map((item) => item.textContent).join("\n") !== reasons.join("\n")) {
-    showList("late-reasons", reasons);
-  }
+  if (JSON.stringify(reasons) !== shownReasons) byId("late-reasons").replaceChildren(...reasons.map(lateReason));
+  shownReasons = JSON.stringify(reasons);
   byId("late-wake").hidden = Boolean(cannotWake) || state !== "pxe_ready";
   showLink(byId("late-operation"), "/ops/", operation, "Cancel…");
 }

@@ -11,7 +11,9 @@ import { coalesced, follow } from "./live.js";
 import { forgetDownloads, showDownload } from "./progress.js";
 import { wireRehearsal } from "./rehearsal.js";
 import { wireTrail } from "./trail.js";
-import { addLine, blank, byId, part, setText, showBadge, showLink, showMoment, showSpan } from "./view.js";
+import { addLine, blank, byId, group, part, setText, showBadge, showLink, showMoment, showSpan } from "./view.js";
+
+const LOOK_MILLISECONDS = 15_000;
 
 const id = Number(byId("host").dataset.host);
 
@@ -19,6 +21,7 @@ function show(standing) {
   showStanding(standing);
   showCards(standing);
   const { host } = standing;
+  byId("status").dataset.state = host.state;
   byId("retry-form").hidden = host.state !== "failed" || host.retry_until === null;
   if (host.retry_until !== null) {
     showMoment(part(byId("retry-form"), "retry-until"), host.retry_until);
@@ -84,6 +87,9 @@ function showProgress(download) {
   if (!download) forgetDownloads(byId("status"));
   else if (download.host_id === id) showDownload(byId("status"), download);
 }
+
+// Nothing is heard when somebody becomes late.
+setInterval(() => !document.hidden && group(byId("status").dataset.state) === "working" && refresh(), LOOK_MILLISECONDS);
 
 const refreshAnswer = wireAnswer(id);
 

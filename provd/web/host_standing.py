@@ -12,13 +12,13 @@ from attrs import frozen
 from provd.domain.errors import Invalid
 from provd.domain.hosts import Host
 from provd.domain.installation import InstallPlan
-from provd.domain.lifecycle import BOOTS, SETTLED, Boots, State
+from provd.domain.lifecycle import SETTLED, State
 from provd.domain.operations import Kind, Operation, Outcome
 from provd.orchestrator.planning import make_plan
 from provd.orchestrator.waking import BY_HAND
 from provd.store import hardware, operations, registrations
-from provd.web.api import one_host
 from provd.web.host_cards import erased, installation, inventory, machine_view
+from provd.web.host_views import lateness_of, lateness_view, one_host
 from provd.web.page import duration
 from provd.web.parts import Parts
 from provd.web.views import View, operation_view, rfc3339
@@ -164,7 +164,8 @@ def standing_view(parts: Parts, host: Host, note: str) -> View:
         misfit=plan if isinstance(plan, str) else "",
         can_wake=parts.waker.can_wake,
     )
-    said, late = outlook(facts), lateness(parts, host)
+    said, late = outlook(facts), lateness_of(parts, host, facts.running)
+    told = any(note in reason.sentence for reason in late.reasons)
     return {
         "host": one_host(parts, host),
         "outlook": {
@@ -174,21 +175,14 @@ def standing_view(parts: Parts, host: Host, note: str) -> View:
             "at": rfc3339(said.at) if said.at is not None else None,
             "next": said.next,
         },
-        "note": said.why or (note if note not in late["reasons"] else ""),
-        "late": late,
+        "note": said.why or ("" if told else note),
+        "late": lateness_view(late),
         "blocked": blocked(facts),
         "installation": installation(plan),
         "erases": erased(plan, reported.hardware if reported is not None else None),
         "machine": machine_view(host, reported),
         "inventory": inventory(host, read(lambda db: registrations.of_host(db, host.id))),
     }
-
-
-def lateness(parts: Parts, host: Host) -> Mapping[str, Sequence[str] | bool]:
-    """Whether something that was expected did not come, and why that is."""
-    boot = parts.trail.boot_of(host.mac) if BOOTS[host.state] is Boots.INSTALLER else None
-    missing = boot.missing if boot is not None else None
-    return {"late": missing is not None, "reasons": [missing.sentence] if missing is not None else []}
 
 
 def plan_of(parts: Parts, host: Host) -> InstallPlan | str:

@@ -12,8 +12,8 @@ from provd.domain.hosts import OperationId
 from provd.domain.lifecycle import ROAD, SETTLED, State
 from provd.domain.operations import Kind, Operation, Outcome
 from provd.store import activity, operations
-from provd.web.api import one_host
 from provd.web.host import note_of
+from provd.web.host_views import one_host
 from provd.web.page import Pages, place
 from provd.web.parts import Parts
 from provd.web.views import BLANK_HOST, activity_view, operation_view, rfc3339
