@@ -20,7 +20,7 @@ DISCOVERIES = (
     (Discovery.OFF.value, "none: its network boot is left alone"),
 )
 LOCAL_BOOTS = (
-    ("", "leave, and let the firmware go on (the usual way)"),
+    ("", "leave it to the firmware (the usual way)"),
     (LocalBoot.SANBOOT.value, "start the first disk: for firmware that stops in its set-up menu"),
 )
 

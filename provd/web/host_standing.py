@@ -18,7 +18,7 @@ from provd.orchestrator.planning import make_plan
 from provd.orchestrator.waking import BY_HAND
 from provd.store import hardware, operations, registrations
 from provd.web.host_cards import erased, installation, inventory, machine_view
-from provd.web.host_views import lateness_of, lateness_view, one_host
+from provd.web.host_views import lacks_password, lateness_of, lateness_view, one_host
 from provd.web.page import duration
 from provd.web.parts import Parts
 from provd.web.views import View, operation_view, rfc3339
@@ -44,6 +44,8 @@ class Facts:
     misfit: str = ""
     """Why it cannot be built as it is configured."""
     can_wake: bool = True
+    lacks_password: bool = False
+    """Its operation waits for the cluster's root password, or will."""
 
     @property
     def running(self) -> Operation | None:
@@ -60,7 +62,10 @@ class Facts:
 
 @frozen(kw_only=True)
 class Outlook:
-    """`said`, the operation, `how` and `at` are one sentence; what is not there is left out of it."""
+    """`said`, the operation, `how` and `at` are one sentence; what is not there is left out of it.
+
+    `how` follows the operation's name as it stands, with its comma or space.
+    """
 
     said: str
     operation: Operation | None = None
@@ -78,9 +83,9 @@ def outlook(facts: Facts) -> Outlook:
         return Outlook(
             said="In the hands of",
             operation=running,
-            how=f"started by {running.started_by}",
+            how=f", started by {running.started_by}",
             at=running.started_at,
-            next=UNCHANGED[running.kind] if host.state in SETTLED else "",
+            next=_ahead(facts, running),
         )
     match host.state:
         case State.FAILED:
@@ -88,6 +93,12 @@ def outlook(facts: Facts) -> Outlook:
         case State.READY:
             return _ready(facts)
     return _registered(facts)
+
+
+def _ahead(facts: Facts, running: Operation) -> str:
+    unchanged = UNCHANGED[running.kind] if facts.host.state in SETTLED else ""
+    asks = f"It needs the cluster's root password: give it on the page of {running.kind} {running.id}."
+    return " ".join(filter(None, [unchanged, asks if facts.lacks_password else ""]))
 
 
 def _failed(facts: Facts) -> Outlook:
@@ -117,7 +128,7 @@ def _ready(facts: Facts) -> Outlook:
     return Outlook(
         said="Built by",
         operation=built,
-        how=f"in {took}",
+        how=f" in {took}",
         at=built.finished_at,
         why=_came_to_nothing(ended) if ended is not built else "",
         next=ahead,
@@ -163,6 +174,7 @@ def standing_view(parts: Parts, host: Host, note: str) -> View:
         past=tuple(past),
         misfit=plan if isinstance(plan, str) else "",
         can_wake=parts.waker.can_wake,
+        lacks_password=lacks_password(parts, host, past[0] if past and past[0].active else None),
     )
     said, late = outlook(facts), lateness_of(parts, host, facts.running)
     told = any(note in reason.sentence for reason in late.reasons)
