@@ -4,7 +4,7 @@ import trio
 from quart import Blueprint, Response, g, jsonify, request
 
 from provd.domain.errors import Conflict, Invalid
-from provd.domain.hosts import HostId, OperationId
+from provd.domain.hosts import HostId, Mac, OperationId
 from provd.domain.operations import Kind, Wish
 from provd.orchestrator.rehearsal.rehearse import rehearse
 from provd.orchestrator.rehearsal.view import rehearsal_view
@@ -175,6 +175,16 @@ def blueprint(parts: Parts) -> Blueprint:
     @api.get("/sightings")
     async def list_sightings() -> Response:
         return jsonify({"sightings": [sighting_view(seen) for seen in read(hosts.sightings)]})
+
+    @api.post("/sightings/<mac>/ignore")
+    async def ignore_sighting(mac: str) -> Response:
+        await parts.enrolment.ignore(Mac.parse(mac), True, g.actor)
+        return Response(b"", status=204)
+
+    @api.delete("/sightings/<mac>/ignore")
+    async def mind_sighting(mac: str) -> Response:
+        await parts.enrolment.ignore(Mac.parse(mac), False, g.actor)
+        return Response(b"", status=204)
 
     @api.get("/server-types")
     async def list_server_types() -> Response:

@@ -13,6 +13,7 @@ from provd.domain.activity import Activity
 from provd.domain.hosts import Host, Sighting
 from provd.domain.lifecycle import State
 from provd.domain.operations import Operation
+from provd.netboot.vendors import vendor_of
 from provd.orchestrator.pace import Usual
 from provd.orchestrator.waits import WAITS
 from provd.server_types import ServerType
@@ -131,6 +132,9 @@ def sighting_view(sighting: Sighting) -> View:
         "first_seen": rfc3339(sighting.first_seen),
         "last_seen": rfc3339(sighting.last_seen),
         "times": sighting.times,
+        "vendor": vendor_of(sighting.mac),
+        "firmware": sighting.firmware,
+        "ignored": sighting.ignored,
     }
 
 
