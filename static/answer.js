@@ -1,30 +1,32 @@
 // The answer file that the installer of a host would get now, looked at only when somebody wants to see it.
 
 import { Problem, get } from "./api.js";
+import { showList } from "./host-cards.js";
 import { byId, part, setText } from "./view.js";
 
 const answer = byId("answer");
 
 const MACHINES = {
-  reported: "What the installer would be told if it asked now, for the machine as it reported itself. Secrets are masked.",
-  assumed: "What the installer would be told if it asked now. This machine has not reported itself yet: "
-    + "one is assumed that has the disks and network cards which are asked for. Secrets are masked.",
+  reported: "for the machine as it reported itself",
+  assumed: "for a machine that has the network cards which are asked for, since this one has not reported itself yet",
 };
 
-function show({ toml, machine, findings, problem }) {
-  setText(part(answer, "answer-about"), toml ? MACHINES[machine] : "There is no answer for it as it is configured.");
-  setText(part(answer, "answer-problem"), problem);
-  part(answer, "answer-problem").hidden = !problem;
-  part(answer, "answer-findings").replaceChildren(...findings.map(findingItem));
-  part(answer, "answer-findings").hidden = findings.length === 0;
-  setText(part(answer, "toml"), toml);
-  part(answer, "answer-file").hidden = !toml;
+function aboutOf({ toml, machine, release }) {
+  if (!toml) return "There is no answer for it as it is configured.";
+  return `What an installer of Proxmox VE ${release} would be told now, ${MACHINES[machine]}. Secrets are masked.`;
 }
 
-function findingItem(finding) {
-  const item = document.createElement("li");
-  item.textContent = finding;
-  return item;
+function show(answered) {
+  const { toml, wrong, problem } = answered;
+  setText(part(answer, "answer-about"), aboutOf(answered));
+  setText(part(answer, "answer-problem"), problem);
+  part(answer, "answer-problem").hidden = !problem;
+  showList("answer-wrong", wrong.filter((sentence) => sentence !== problem));
+  part(answer, "answer-check").hidden = !toml;
+  setText(part(answer, "answer-check"), wrong.length ? "The installer would refuse it:" : "Checked: the installer would take it.");
+  part(answer, "answer-check").dataset.verdict = wrong.length ? "no" : "yes";
+  setText(part(answer, "toml"), toml);
+  part(answer, "answer-file").hidden = !toml;
 }
 
 async function load(id) {

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { tick } from "./clock.js";
 import { coalesced } from "./live.js";
-import { blank, byId, part, setText, showMoment, showSpan } from "./view.js";
+import { blank, byId, part, setText, showLink, showMoment, showSpan } from "./view.js";
 
 const trail = byId("trail");
 
@@ -22,7 +22,9 @@ function stationItem(station, before) {
   return item;
 }
 
-function show({ stations, last, packets }) {
+function show({ operation, stations, last, packets }) {
+  part(trail, "of").hidden = !operation;
+  showLink(part(trail, "trail-operation"), "/ops/", operation?.id, operation ? `${operation.kind} ${operation.id}` : "");
   let before = null;
   part(trail, "stations").replaceChildren(...stations.map((station) => {
     const item = stationItem(station, before);

@@ -6,6 +6,7 @@ from provd.domain.activity import Level
 from provd.domain.errors import NotFound
 from provd.domain.hosts import Discovery, Host, HostId, LocalBoot
 from provd.domain.lifecycle import SETTLED, State
+from provd.orchestrator.attempt import last_attempt
 from provd.store import activity, operations
 from provd.store.database import Db
 from provd.web.host_standing import standing_view
@@ -51,7 +52,13 @@ def blueprint(parts: Parts, pages: Pages) -> Blueprint:
             clustered=parts.config.proxmox.existing_node is not None,
             existing_node=parts.config.proxmox.existing_node,
             blank_operation=BLANK_OPERATION,
-            trail=trail_view(host, parts.trail, parts.boot.recorder, parts.waker),
+            trail=trail_view(
+                host,
+                parts.trail,
+                parts.boot.recorder,
+                parts.waker,
+                read(lambda db: last_attempt(db, host.id)),
+            ),
             blank_station=BLANK_STATION,
             discoveries=DISCOVERIES,
             local_boots=LOCAL_BOOTS,
