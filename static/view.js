@@ -1,6 +1,7 @@
 // Puts what the API says into the shapes that the server drew. All of it is text; none of it is markup.
 
-import { roughly, setText, tick } from "./clock.js";
+import { setText, tick } from "./clock.js";
+import { roughly } from "./durations.js";
 
 export { setText };
 export const byId = (id) => document.getElementById(id);

@@ -114,7 +114,7 @@ def place(step: State, state: State) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The two largest units that say something. `static/clock.js` speaks the same way."""
+    """The two largest units that say something. `static/durations.js` speaks the same way."""
     whole = max(0, int(seconds))
     days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60
     if days:
@@ -125,17 +125,17 @@ def duration(seconds: float) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """As people say what something usually takes. `static/clock.js` speaks the same way."""
+    """As people say what something usually takes. `static/durations.js` speaks the same way."""
     if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
+        return f"{max(1, int(seconds + 0.5))} s"
+    minutes = int(seconds / 60 + 0.5)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def pace(seconds: float, usual: Mapping[str, float]) -> float:
     """How much of the usual time of the whole way is over, after so many seconds in a state.
 
-    What takes longer than it usually does waits at the end of its own part. As in `static/clock.js`.
+    What takes longer than it usually does waits at the end of its own part. As in `static/durations.js`.
     """
     return usual["before_seconds"] + max(0.0, min(seconds, usual["state_seconds"]))
 
