@@ -18,7 +18,7 @@ from provd.domain.lifecycle import ROAD, SETTLED, State
 from provd.server_types import ServerTypeBook
 from provd.store import activity
 from provd.store.database import Store, now
-from provd.web.views import rfc3339
+from provd.web.views import View, rfc3339
 
 RECENT = 50
 """Lines and operations in a list that is there for a glance."""
@@ -99,9 +99,11 @@ def environment() -> Environment:
 # --- words ----------------------------------------------------------------------------------------
 
 
-def group(state: object) -> str:
-    """What a host is to somebody who looks at all of them."""
-    return str(state) if state in SETTLED else "working"
+def group(host: View) -> str:
+    """What a host is to somebody who looks at all of them. `static/filter.js` says the same."""
+    if host["attention"] in ("password", "late"):
+        return "waiting"
+    return str(host["state"]) if host["state"] in SETTLED else "working"
 
 
 def place(step: State, state: State) -> str:
