@@ -1,0 +1,52 @@
+"""What a browser complains of while a test runs: nothing of it may go unsaid.
+
+A complaint is an error or a warning on the console (there Chromium also says what the Content Security
+Policy forbade, and which answers were 400 and above), an exception that nobody caught, a request that
+failed. A test announces the complaints that it provokes.
+"""
+
+import re
+
+from attrs import define, field
+from playwright.sync_api import BrowserContext, ConsoleMessage, Request, WebError
+
+
+@define(eq=False, slots=False)  # Playwright hangs its own attributes on whose method it calls
+class Witness:
+    complaints: list[str] = field(factory=list)
+    announced: dict[str, bool] = field(factory=dict)
+    """Regular expressions, and whether something matched them."""
+
+    def watch(self, context: BrowserContext) -> None:
+        context.on("console", self._heard)
+        context.on("weberror", self._thrown)
+        context.on("requestfailed", self._failed)
+
+    def announce(self, *patterns: str) -> None:
+        """What matches one of `patterns` is meant to be; that none comes of it is a failure too."""
+        self.announced.update(dict.fromkeys(patterns, False))
+
+    def testify(self) -> None:
+        """At the end of a test."""
+        complaints = [f"- {complaint}" for complaint in self.complaints]
+        silent = [f"- announced, but never heard: {it}" for it, came in self.announced.items() if not came]
+        assert not complaints + silent, "\n".join(["the browser complained:", *complaints, *silent])
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning", "assert"):
+            where = message.location
+            self._note(f"{message.type}: {message.text} ({where['url']}:{where['lineNumber'] + 1})")
+
+    def _thrown(self, error: WebError) -> None:
+        self._note(f"not caught: {error.error}")
+
+    def _failed(self, request: Request) -> None:
+        # A page aborts what it does not want any more: its stream, and whatever is on its way when it is left.
+        if request.failure != "net::ERR_ABORTED":
+            self._note(f"failed: {request.method} {request.url}: {request.failure}")
+
+    def _note(self, complaint: str) -> None:
+        meant = [pattern for pattern in self.announced if re.search(pattern, complaint)]
+        self.announced.update(dict.fromkeys(meant, True))
+        if not meant:
+            self.complaints.append(complaint)
