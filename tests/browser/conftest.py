@@ -11,12 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from browser.homelab import Homelab, open_homelab
-from browser.look import Album
+from browser.look import SCREENS, Album
 from browser.witness import Witness
 from endtoend.world import PATIENCE
-
-WIDTHS = {360: 740, 768: 1024, 1280: 800}
-"""And the heights that screens of such a width have."""
 
 Visit = Callable[..., Page]
 
@@ -76,7 +73,7 @@ def visit(chromium: Browser, witness: Witness, request: pytest.FixtureRequest) -
             if signed_in:
                 more["storage_state"] = lab.cookies = lab.cookies or sign_in(chromium, lab)
             context = chromium.new_context(
-                base_url=lab.url, viewport={"width": width, "height": WIDTHS[width]}, **more
+                base_url=lab.url, viewport={"width": width, "height": SCREENS[width]}, **more
             )
             stack.callback(context.close)
             context.set_default_timeout(PATIENCE * 1000)

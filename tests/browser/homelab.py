@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import trio
 from attrs import define, field
 
@@ -100,6 +101,15 @@ class Homelab:
     def power_on(self, machine: Machine) -> None:
         trio.from_thread.run_sync(self.world.power_on, machine, trio_token=self.thread)
 
+    def boot(self, mac: str) -> None:
+        """As the firmware of a machine that asks for its script, and is never heard of again."""
+        self.do(self._boot, mac)
+
+    async def _boot(self, mac: str) -> None:
+        async with httpx.AsyncClient(trust_env=False) as firmware:
+            response = await firmware.get(f"{self.url}/ipxe/{mac}")
+            assert response.status_code in (200, 404), response.text  # 404: nobody knows it
+
     def set_faults(self, **faults: object) -> None:
         """Of the cluster."""
         with self.world.cluster.edit() as state:
@@ -122,8 +132,9 @@ class Homelab:
     async def _hold_requests(self) -> None:
         while (stop := self._stop) is not None:
             host, state = stop
-            if (await self.world.host({"id": host}))["state"] != state:
-                return
+            with suppress(httpx.TransportError):  # while the daemon is away, nothing goes on
+                if (await self.world.host({"id": host}))["state"] != state:
+                    return
             await trio.sleep(0.02)
 
     async def _hold_ssh(self, machine: Machine) -> None:

@@ -5,7 +5,6 @@ from playwright.sync_api import Page, expect
 from browser.conftest import Visit
 from browser.homelab import Homelab
 from browser.pages import never_loaded_again, open_page, step, tile, word
-from browser.witness import Witness
 from endtoend.world import Json
 from provd.domain.lifecycle import ROAD, State
 from provd.simulator.machine.machine import Machine
@@ -25,7 +24,7 @@ def ask_for_rebuild(page: Page, hostname: str) -> None:
     """On the host's page, as far as the button that must not be pressed too lightly."""
     page.get_by_role("button", name="Rebuild…").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("/dev/nvme0n1")).to_be_visible()
+    expect(dialog.get_by_text("/dev/nvme0n1").first).to_be_visible()
     dialog.locator("[name=hostname]").fill(hostname)
 
 
@@ -77,7 +76,9 @@ def test_nothing_is_wiped_before_the_name_is_typed(lab: Homelab, page: Page) -> 
         ask_for_rebuild(page, name)
         expect(go).to_be_enabled()  # the rehearsal has spoken
         go.click()
-        assert page.locator("[name=hostname]").evaluate_all("them => them.some((it) => it.matches(':invalid'))")
+        assert page.locator("[name=hostname]").evaluate_all(
+            "them => them.some((it) => it.matches(':invalid'))"
+        )
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_be_hidden()
     assert lab.call("GET", "/api/operations")["operations"] == []
@@ -121,10 +122,9 @@ def test_a_failed_join_is_tried_again(lab: Homelab, page: Page) -> None:
     assert machine.wipes() == 1
 
 
-def test_a_link_signs_in_once(lab: Homelab, visit: Visit, witness: Witness) -> None:
+def test_a_link_signs_in_once(lab: Homelab, visit: Visit) -> None:
     """Without it there is no page; with it there is, until the way out is taken."""
     link = lab.sign_in_link()
-    witness.announce("status of 401")
     page = visit(lab, signed_in=False)
     page.goto("/")
     expect(page.get_by_text("sign in with a link")).to_be_visible()

@@ -41,7 +41,7 @@ class Witness:
         self._note(f"not caught: {error.error}")
 
     def _failed(self, request: Request) -> None:
-        # A page aborts what it does not want any more: its stream, and whatever is on its way when it is left.
+        # A page gives up what it does not want any more: its stream; all that is on its way when it is left.
         if request.failure != "net::ERR_ABORTED":
             self._note(f"failed: {request.method} {request.url}: {request.failure}")
 

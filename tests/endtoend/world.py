@@ -40,7 +40,7 @@ class Doorway:
     daemon_port: int
     open: trio.Event = field(factory=trio.Event)
     guard: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
-    """Awaited by each connection before it may go through the open door."""
+    """Awaited by each connection before it comes to the door."""
     inside: int = 0
     """How many connections are on their way."""
 
@@ -59,9 +59,9 @@ class Doorway:
 
     async def _receive(self, machine: trio.SocketStream) -> None:
         async with machine:
+            await self.guard()
             while not self.open.is_set():
                 await self.open.wait()
-            await self.guard()
             self.inside += 1
             try:
                 await self._forward(machine)
