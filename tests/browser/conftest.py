@@ -1,7 +1,5 @@
 """Debian's Chromium, driven by Playwright: a browser for each worker, a context for each visit."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from browser.chromium import find, launch, sign_in
 from browser.homelab import Homelab, open_homelab
 from browser.look import SCREENS, Album
 from browser.witness import Witness
@@ -22,13 +21,10 @@ expect.set_options(timeout=PATIENCE * 1000)
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
+    if find() is None:
         pytest.skip("missing: chromium")
-    # Its sandbox refuses root.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        browser = launch(playwright)
         yield browser
         browser.close()
 
@@ -87,14 +83,3 @@ def visit(chromium: Browser, witness: Witness, request: pytest.FixtureRequest) -
 def page(visit: Visit, lab: Homelab) -> Page:
     """A blank page of a browser that is signed in to `lab`."""
     return visit(lab)
-
-
-def sign_in(browser: Browser, lab: Homelab) -> Any:
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(lab.sign_in_link())
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"{lab.url}/")
-    cookies = context.storage_state()
-    context.close()
-    return cookies
