@@ -43,10 +43,13 @@ def lab(tmp_path: Path) -> Iterator[Homelab]:
 
 
 @pytest.fixture
-def witness() -> Iterator[Witness]:
+def witness(chromium: Browser) -> Iterator[Witness]:
     """Watches every visit of the test."""
     witness = Witness()
+    devtools = chromium.new_browser_cdp_session()
+    witness.watch_shared_workers(devtools)
     yield witness
+    devtools.detach()
     witness.testify()
 
 

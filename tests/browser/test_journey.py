@@ -5,6 +5,7 @@ from playwright.sync_api import Page, expect
 from browser.conftest import Visit
 from browser.homelab import Homelab
 from browser.pages import never_loaded_again, open_page, step, tile, word
+from browser.witness import Witness
 from endtoend.world import Json
 from provd.domain.lifecycle import ROAD, State
 from provd.simulator.machine.machine import Machine
@@ -122,8 +123,9 @@ def test_a_failed_join_is_tried_again(lab: Homelab, page: Page) -> None:
     assert machine.wipes() == 1
 
 
-def test_a_link_signs_in_once(lab: Homelab, visit: Visit) -> None:
+def test_a_link_signs_in_once(lab: Homelab, visit: Visit, witness: Witness) -> None:
     """Without it there is no page; with it there is, until the way out is taken."""
+    witness.announce("status of 401")
     link = lab.sign_in_link()
     page = visit(lab, signed_in=False)
     page.goto("/")
