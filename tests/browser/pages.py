@@ -23,10 +23,15 @@ def step(page: Page, state: str) -> Locator:
     return page.locator(f"#steps [data-step='{state}']")
 
 
+def lines(page: Page) -> Locator:
+    """Of the log."""
+    return page.locator("main [data-line], main li[id^='L']")
+
+
 def numbers(page: Page) -> list[int]:
     """The ids of the lines in the log, as they stand there."""
-    found: list[int] = page.locator("#activity [data-line]").evaluate_all(
-        "lines => lines.map((line) => Number(line.dataset.line))"
+    found: list[int] = lines(page).evaluate_all(
+        "them => them.map((it) => Number(it.dataset.line ?? it.id.slice(1)))"
     )
     return found
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from browser.homelab import Homelab
-from browser.pages import never_loaded_again, numbers, open_page, step, tile, word
+from browser.pages import lines, never_loaded_again, numbers, open_page, step, tile, word
 from browser.witness import Witness
 from provd.domain.lifecycle import State
 
@@ -44,7 +44,7 @@ def test_a_restart_is_announced_and_caught_up_with(
     expect(word(tile(page, host), "ready")).to_be_visible()
     expect(word(log.locator("#outcome"), "done")).to_be_visible()
     told = lab.call("GET", f"/api/activity?operation_id={operation['id']}&limit=1000")["activity"]
-    expect(log.locator("#activity [data-line]")).to_have_count(len(told))
+    expect(lines(log)).to_have_count(len(told))
     assert numbers(log) == [line["id"] for line in reversed(told)]
 
 
