@@ -72,9 +72,9 @@ export function showNote(root, activity) {
 }
 
 // Adds a line to a log, once, and lets the oldest go when there are many.
-export function addLine(log, activity, newestFirst) {
+export function addLine(log, activity, newestFirst, shape = "blank-line") {
   if (log.querySelector(`[data-line="${Number(activity.id)}"]`)) return;
-  const line = blank("blank-line");
+  const line = blank(shape);
   line.dataset.line = activity.id;
   line.dataset.level = activity.level;
   showMoment(part(line, "at"), activity.at);
