@@ -53,7 +53,7 @@ def test_the_drawer_is_on_every_page(lab: Homelab, page: Page) -> None:
     """It says the newest line; opened, it holds what happened, and is open on the next page too."""
     lab.register(lab.machine())
     open_page(page, "/cluster")
-    drawer = page.get_by_role("complementary", name="Activity")
+    drawer = page.get_by_role("region", name="Activity of all hosts")
     expect(drawer).to_contain_text("nuc1 registered")
     page.keyboard.press("a")
     with never_loaded_again(page):
