@@ -46,6 +46,7 @@ export function showFailure({ operation, failure, retry, newer }) {
     root.dataset.outcome = operation.outcome;
     setText(byId("failure-title"), operation.outcome === "cancelled" ? "It was cancelled" : "Why it failed");
     setText(part(root, "cause"), failure.cause);
+    setText(part(root, "then"), operation.outcome === "cancelled" ? "How it was left" : "What to try");
     part(root, "evidence").replaceChildren(...proofs(failure.evidence));
     part(root, "advice").replaceChildren(...sentences(failure.advice));
   }

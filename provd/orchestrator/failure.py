@@ -31,8 +31,7 @@ LEFT_AS: Mapping[State, str] = {
     State.PXE_BOOTED: "No disk was touched: {host} boots its own disk and can be rebuilt at once.",
     State.INSTALLING: "The disk of {host} may be half written, and its installer may still be running: "
     "look at its screen before you rebuild it.",
-    State.INSTALLED: "The new system is on the disk of {host} and boots from there; provd has not heard "
-    "of it.",
+    State.INSTALLED: "The new system is on the disk of {host} and boots from there; it has not called home.",
     State.FIRST_BOOT: "The new system of {host} runs, and is no member of the cluster.",
     State.JOINING: "The new system of {host} runs; whether the cluster lists it already is said in the log.",
 }
