@@ -47,6 +47,7 @@ from provd.orchestrator.membership.link import ClusterLink
 from provd.orchestrator.membership.member_keys import MemberKeys
 from provd.orchestrator.membership.turns import Turns
 from provd.orchestrator.operations import Story, open_operations
+from provd.orchestrator.pace import Pace
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.orchestrator.rebuild import Rebuild
 from provd.orchestrator.rehearsal.rehearsals import Rehearsals, standing_credentials
@@ -165,6 +166,7 @@ async def open_parts(config: Config, environ: Mapping[str, str]) -> AsyncIterato
                 fleet=fleet,
                 enrolment=Enrolment(config, book, fleet),
                 waits=waits,
+                pace=Pace(store),
                 turns=turns,
                 operations=operations,
                 departing=Departing(fleet, link, passwords, operations, drain=config.proxmox.drain),

@@ -37,3 +37,5 @@ class Contact:
     message: str
     address: str = ""
     """Its IP address, where it has one already."""
+    firmware: str = ""
+    """What kind it has, where this contact tells."""

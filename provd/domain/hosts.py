@@ -181,3 +181,7 @@ class Sighting:
     first_seen: datetime
     last_seen: datetime
     times: int = field(default=1)
+    firmware: str = ""
+    """What kind it has, e.g. `UEFI x64`; empty: nothing that was heard of it tells."""
+    ignored: bool = False
+    """The operator knows it, and does not want it."""

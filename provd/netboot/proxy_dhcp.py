@@ -138,6 +138,7 @@ class Asking:
             hop=Hop.IPXE if ipxe else HOPS[door],
             message=f"{self.speaker.name} asked for {question} and {outcome}",
             address="" if ciaddr == NOBODY else str(ciaddr),
+            firmware=str(self.speaker.firmware or ""),
         )
 
     def silence(self, reason: str, *, warning: bool = False) -> Silence:

@@ -48,6 +48,20 @@ class Enrolment:
 
         return await self._fleet.change(write)
 
+    async def ignore(self, mac: Mac, ignored: bool, by: str) -> None:
+        """Whether an unknown machine is shown among those to be registered. Raises `NotFound`."""
+
+        def write(change: Change) -> None:
+            hosts.ignore_sighting(change.db, mac, ignored)
+            change.note(
+                News(
+                    event="machine.ignored" if ignored else "machine.minded",
+                    message=f"unknown machine {mac} is {'ignored' if ignored else 'shown again'}: {by}",
+                )
+            )
+
+        await self._fleet.change(write)
+
     async def configure(self, host_id: HostId, options: HostOptions, by: str) -> Host:
         """Replace a host's options. Raises `Invalid` for what could not be installed.
 

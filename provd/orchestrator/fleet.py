@@ -107,11 +107,11 @@ class Fleet:
     async def note(self, news: News) -> None:
         await self.change(lambda change: change.note(news))
 
-    async def sighted(self, mac: Mac, address: str, via: str) -> None:
+    async def sighted(self, mac: Mac, address: str, via: str, firmware: str = "") -> None:
         """An unregistered machine made itself heard: remembered always, told the first time."""
 
         def write(change: Change) -> None:
-            if hosts.note_sighting(change.db, mac, address, via, change.at):
+            if hosts.note_sighting(change.db, mac, address, via, change.at, firmware):
                 change.note(
                     News(event="machine.sighted", message=f"unknown machine {mac} at {address}: {via}")
                 )

@@ -317,7 +317,9 @@ class Trail:
             return
         machine = self._machines.get(contact.mac, Machine())
         try:
-            await self._fleet.sighted(contact.mac, machine.address or "an unknown address", contact.message)
+            await self._fleet.sighted(
+                contact.mac, machine.address or "an unknown address", contact.message, contact.firmware
+            )
         except StoreError as exc:
             log.warning("an unknown machine could not be written down: %s", exc)
 

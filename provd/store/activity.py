@@ -4,12 +4,25 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from attrs import frozen
+
 from provd.domain.activity import LEFT, RELEASED, REMOVED, Activity, Level, News
 from provd.domain.hosts import HostId, OperationId
 from provd.domain.lifecycle import State
 from provd.store.database import Db, moment, timestamp
 
 KEPT = timedelta(days=90)
+
+
+@frozen(kw_only=True)
+class Passage:
+    """A host came into a state, on the way of a rebuild that came to its end."""
+
+    operation_id: OperationId
+    server_type: str
+    """What the host is now: its history tells nothing of what it was."""
+    after: State
+    at: datetime
 
 
 def append(db: Db, news: News, at: datetime) -> Activity:
@@ -110,6 +123,29 @@ def extent(db: Db, operation_id: OperationId) -> tuple[int, int]:
         (operation_id,),
     ).fetchone()
     return row["lines"], row["first"]
+
+
+def passages(db: Db, rebuilds: int) -> list[Passage]:
+    """Of the newest `rebuilds` that are done, by operation and within one by time."""
+    rows = db.execute(
+        """WITH done AS (SELECT id, host_id FROM operations
+                          WHERE kind = 'rebuild' AND outcome = 'done' AND host_id IS NOT NULL
+                          ORDER BY id DESC LIMIT ?)
+           SELECT a.operation_id, a.after, a.at, h.server_type
+             FROM done JOIN activity AS a ON a.operation_id = done.id JOIN hosts AS h ON h.id = done.host_id
+            WHERE a.after IS NOT NULL AND a.before IS NOT a.after
+            ORDER BY a.operation_id, a.id""",
+        (rebuilds,),
+    )
+    return [
+        Passage(
+            operation_id=row["operation_id"],
+            server_type=row["server_type"],
+            after=State(row["after"]),
+            at=moment(row["at"]),
+        )
+        for row in rows
+    ]
 
 
 def prune(db: Db, at: datetime) -> None:

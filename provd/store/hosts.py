@@ -111,22 +111,32 @@ def remove(db: Db, host_id: HostId) -> None:
     db.execute("DELETE FROM hosts WHERE id = ?", (host_id,))
 
 
-def note_sighting(db: Db, mac: Mac, address: str, via: str, at: datetime) -> bool:
-    """Remember that an unregistered machine made itself heard; True when it is a new face."""
+def note_sighting(db: Db, mac: Mac, address: str, via: str, at: datetime, firmware: str = "") -> bool:
+    """Remember that an unregistered machine made itself heard; True when it is a new face.
+
+    Those that are ignored neither are pushed out by others nor push them out: the operator named each.
+    """
     seen = db.execute("SELECT 1 FROM sightings WHERE mac = ?", (str(mac),)).fetchone()
     db.execute(
-        """INSERT INTO sightings (mac, address, via, first_seen, last_seen, times)
-           VALUES (:mac, :address, :via, :at, :at, 1)
+        """INSERT INTO sightings (mac, address, via, first_seen, last_seen, times, firmware)
+           VALUES (:mac, :address, :via, :at, :at, 1, :firmware)
            ON CONFLICT (mac) DO UPDATE
-              SET address = :address, via = :via, last_seen = :at, times = times + 1""",
-        {"mac": str(mac), "address": address, "via": via, "at": timestamp(at)},
+              SET address = :address, via = :via, last_seen = :at, times = times + 1,
+                  firmware = CASE :firmware WHEN '' THEN firmware ELSE :firmware END""",
+        {"mac": str(mac), "address": address, "via": via, "at": timestamp(at), "firmware": firmware},
     )
     db.execute(
-        """DELETE FROM sightings WHERE mac NOT IN
-                  (SELECT mac FROM sightings ORDER BY last_seen DESC, mac LIMIT ?)""",
+        """DELETE FROM sightings WHERE NOT ignored AND mac NOT IN
+                  (SELECT mac FROM sightings WHERE NOT ignored ORDER BY last_seen DESC, mac LIMIT ?)""",
         (SIGHTINGS_KEPT,),
     )
     return seen is None
+
+
+def ignore_sighting(db: Db, mac: Mac, ignored: bool) -> None:
+    """Raises `NotFound` for a machine that was never heard, or is registered by now."""
+    if not db.execute("UPDATE sightings SET ignored = ? WHERE mac = ?", (ignored, str(mac))).rowcount:
+        raise NotFound(f"no unknown machine {mac} was heard")
 
 
 def sightings(db: Db) -> list[Sighting]:
@@ -139,6 +149,8 @@ def sightings(db: Db) -> list[Sighting]:
             first_seen=moment(row["first_seen"]),
             last_seen=moment(row["last_seen"]),
             times=row["times"],
+            firmware=row["firmware"],
+            ignored=bool(row["ignored"]),
         )
         for row in rows
     ]

@@ -14,10 +14,8 @@ from provd.domain.hosts import Host, HostId, Mac, OperationId
 from provd.domain.operations import Kind, Operation, Outcome
 from provd.store.database import Db, moment, optional_moment, timestamp
 
-_OPERATION = """
-    SELECT id, host_id, hostname, kind, started_by, started_at, outcome, detail, finished_at
-      FROM operations
-"""
+_COLUMNS = "id, host_id, hostname, kind, started_by, started_at, outcome, detail, finished_at"
+_OPERATION = f"SELECT {_COLUMNS} FROM operations"
 
 
 @frozen(kw_only=True)
@@ -91,6 +89,27 @@ def latest(db: Db, limit: int, *, host_id: HostId | None = None) -> list[Operati
         {"host": host_id, "limit": limit},
     )
     return [_operation(row) for row in rows]
+
+
+def builds(db: Db, each: int) -> dict[HostId, list[Operation]]:
+    """The newest `each` of every host that has any, the newest last."""
+    rows = db.execute(
+        f"""SELECT {_COLUMNS}
+              FROM (SELECT *, row_number() OVER (PARTITION BY host_id ORDER BY id DESC) AS age
+                      FROM operations WHERE host_id IS NOT NULL)
+             WHERE age <= ? ORDER BY id""",
+        (each,),
+    )
+    found: dict[HostId, list[Operation]] = {}
+    for row in rows:
+        found.setdefault(HostId(row["host_id"]), []).append(_operation(row))
+    return found
+
+
+def count_done(db: Db) -> int:
+    return int(
+        db.execute("SELECT count(*) AS done FROM operations WHERE outcome = 'done'").fetchone()["done"]
+    )
 
 
 def locks(db: Db) -> dict[str, OperationId]:

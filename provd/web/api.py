@@ -4,12 +4,13 @@ import trio
 from quart import Blueprint, Response, g, jsonify, request
 
 from provd.domain.errors import Conflict, Invalid
-from provd.domain.hosts import Host, HostId, OperationId
+from provd.domain.hosts import HostId, Mac, OperationId
 from provd.domain.operations import Kind, Wish
 from provd.orchestrator.rehearsal.rehearse import rehearse
 from provd.orchestrator.rehearsal.view import rehearsal_view
 from provd.store import activity, hosts, operations
 from provd.web import bodies
+from provd.web.host_views import all_hosts, lateness_of, lateness_view, one_host
 from provd.web.log_download import download
 from provd.web.parts import Parts
 from provd.web.rehearsal import blocked, tell_overridden
@@ -17,7 +18,6 @@ from provd.web.standing import standing_view
 from provd.web.views import (
     View,
     activity_view,
-    host_view,
     operation_view,
     server_type_view,
     sighting_view,
@@ -39,11 +39,17 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.get("/hosts")
     async def list_hosts() -> Response:
-        return jsonify({"hosts": all_hosts(parts)})
+        return jsonify({"hosts": all_hosts(parts, _ids())})
 
     @api.get("/hosts/<id:host_id>")
     async def show_host(host_id: int) -> Response:
         return jsonify(one_host(parts, parts.fleet.host(HostId(host_id))))
+
+    @api.get("/hosts/<id:host_id>/lateness")
+    async def show_lateness(host_id: int) -> Response:
+        host = parts.fleet.host(HostId(host_id))
+        operation = read(lambda db: operations.active_on(db, host.id))
+        return jsonify(lateness_view(lateness_of(parts, host, operation)))
 
     @api.post("/hosts")
     async def register_host() -> Response:
@@ -190,6 +196,16 @@ def blueprint(parts: Parts) -> Blueprint:
     async def list_sightings() -> Response:
         return jsonify({"sightings": [sighting_view(seen) for seen in read(hosts.sightings)]})
 
+    @api.post("/sightings/<mac>/ignore")
+    async def ignore_sighting(mac: str) -> Response:
+        await parts.enrolment.ignore(Mac.parse(mac), True, g.actor)
+        return Response(b"", status=204)
+
+    @api.delete("/sightings/<mac>/ignore")
+    async def mind_sighting(mac: str) -> Response:
+        await parts.enrolment.ignore(Mac.parse(mac), False, g.actor)
+        return Response(b"", status=204)
+
     @api.get("/server-types")
     async def list_server_types() -> Response:
         known = parts.book.current.values()
@@ -198,22 +214,6 @@ def blueprint(parts: Parts) -> Blueprint:
         )
 
     return api
-
-
-def all_hosts(parts: Parts) -> list[View]:
-    """Every host with its operation, in two queries however many there are."""
-    busy = {one.host_id: one for one in parts.store.read(operations.active)}
-    return [
-        host_view(host, busy.get(host.id), parts.waits.due(host)) for host in parts.store.read(hosts.everyone)
-    ]
-
-
-def one_host(parts: Parts, host: Host) -> View:
-    return host_view(
-        host,
-        parts.store.read(lambda db: operations.active_on(db, host.id)),
-        parts.waits.due(host),
-    )
 
 
 def _created(view: View, status: int, location: str) -> Response:
@@ -230,6 +230,14 @@ def _one_of(name: str, words: tuple[str, ...]) -> str | None:
     return text
 
 
+def _ids() -> list[HostId] | None:
+    """Which hosts are asked for; None: all."""
+    texts = request.args.getlist("id")
+    if len(texts) > PAGE:
+        raise Invalid(f"at most {PAGE} ids in one request", "id")
+    return [HostId(_whole("id", text)) for text in texts] or None
+
+
 def _limit() -> int:
     return min(max(_number("limit") or PAGE, 1), MOST)
 
@@ -243,8 +251,10 @@ def _flag(name: str) -> bool:
 
 def _number(name: str) -> int | None:
     text = request.args.get(name)
-    if text is None:
-        return None
+    return _whole(name, text) if text is not None else None
+
+
+def _whole(name: str, text: str) -> int:
     # Eighteen digits fit into SQLite's integers.
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise Invalid(f"{name} must be a whole number", name)

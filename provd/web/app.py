@@ -7,6 +7,7 @@ from werkzeug.routing import IntegerConverter, Map
 from provd.network_boot import url_at
 from provd.store import activity
 from provd.web import (
+    answer,
     api,
     assets,
     boot,
@@ -19,6 +20,7 @@ from provd.web import (
     images,
     operation,
     problems,
+    readiness,
     stream,
     trail,
 )
@@ -71,6 +73,8 @@ def create_app(parts: Parts) -> QuartTrio:
     app.register_blueprint(images.blueprint(parts.image_jobs, pages))
     app.register_blueprint(doctor.blueprint(parts.doctor, pages))
     app.register_blueprint(cluster.blueprint(parts, pages))
+    for room in (answer, readiness):
+        app.register_blueprint(room.blueprint(parts))
     for room in (grid, host, operation):
         app.register_blueprint(room.blueprint(parts, pages))
     app.register_blueprint(assets.blueprint())

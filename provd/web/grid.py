@@ -5,8 +5,8 @@ import re
 from quart import Blueprint, Response, request
 
 from provd.store import activity, hosts
-from provd.web.api import all_hosts
 from provd.web.host import note_of
+from provd.web.host_views import all_hosts
 from provd.web.page import RECENT, Pages, group
 from provd.web.parts import Parts
 from provd.web.views import BLANK_HOST, View, activity_view, server_type_view, sighting_view

@@ -11,7 +11,7 @@ from provd.domain.lifecycle import SETTLED, State
 from provd.orchestrator.planning import make_plan
 from provd.store import activity, hardware, operations, registrations
 from provd.store.database import Db
-from provd.web.api import one_host
+from provd.web.host_views import one_host
 from provd.web.page import RECENT, Pages
 from provd.web.parts import Parts
 from provd.web.trail import BLANK_STATION, trail_view

@@ -6,8 +6,8 @@ from provd.domain.activity import Level
 from provd.domain.errors import NotFound
 from provd.domain.hosts import OperationId
 from provd.store import activity, operations
-from provd.web.api import one_host
 from provd.web.host import note_of
+from provd.web.host_views import one_host
 from provd.web.page import Pages
 from provd.web.parts import Parts
 from provd.web.standing import standing_view

@@ -19,6 +19,7 @@ from provd.orchestrator.membership.departing import Departing
 from provd.orchestrator.membership.link import ClusterLink
 from provd.orchestrator.membership.turns import Turns
 from provd.orchestrator.operations import Operations
+from provd.orchestrator.pace import Pace
 from provd.orchestrator.passwords import ClusterPasswords
 from provd.orchestrator.rehearsal.rehearsals import Rehearsals
 from provd.orchestrator.trail import Trail
@@ -39,6 +40,7 @@ class Parts:
     fleet: Fleet
     enrolment: Enrolment
     waits: Waits
+    pace: Pace
     turns: Turns
     operations: Operations
     departing: Departing

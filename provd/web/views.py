@@ -4,13 +4,17 @@ The API sends these as JSON, the event stream carries them, and the pages draw f
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+
+import attrs
 
 from provd.domain.activity import Activity
 from provd.domain.hosts import Host, Sighting
 from provd.domain.lifecycle import State
 from provd.domain.operations import Operation
+from provd.netboot.vendors import vendor_of
+from provd.orchestrator.pace import Usual
 from provd.orchestrator.waits import WAITS
 from provd.server_types import ServerType
 from provd.store.convert import options_to_json
@@ -30,6 +34,9 @@ BLANK_HOST: View = {
     "operation_id": None,
     "expected": None,
     "expected_by": None,
+    "attention": None,
+    "usual": None,
+    "builds": (),
 }
 """What a script fills in: shapes to clone are drawn from these."""
 BLANK_OPERATION: View = {
@@ -43,8 +50,16 @@ BLANK_OPERATION: View = {
 }
 
 
-def host_view(host: Host, operation: Operation | None, due: datetime | None) -> View:
-    """`operation` is the active one, `due` when the host must have left its state."""
+def host_view(
+    host: Host,
+    operation: Operation | None,
+    *,
+    due: datetime | None,
+    attention: str | None,
+    usual: Usual | None,
+    builds: Sequence[Operation],
+) -> View:
+    """`operation` is the active one, `due` when the host must have left its state; `builds`: newest last."""
     wait = WAITS.get(host.state)
     return {
         "id": host.id,
@@ -63,6 +78,20 @@ def host_view(host: Host, operation: Operation | None, due: datetime | None) -> 
         "operation_id": operation.id if operation else None,
         "expected": wait.expected if wait else None,
         "expected_by": rfc3339(due) if due else None,
+        "attention": attention,
+        "usual": attrs.asdict(usual) if usual else None,
+        "builds": [build_view(one) for one in builds],
+    }
+
+
+def build_view(operation: Operation) -> View:
+    """An operation as one tick among others."""
+    return {
+        "id": operation.id,
+        "kind": operation.kind,
+        "outcome": operation.outcome,
+        "started_at": rfc3339(operation.started_at),
+        "finished_at": rfc3339(operation.finished_at) if operation.finished_at else None,
     }
 
 
@@ -116,6 +145,9 @@ def sighting_view(sighting: Sighting) -> View:
         "first_seen": rfc3339(sighting.first_seen),
         "last_seen": rfc3339(sighting.last_seen),
         "times": sighting.times,
+        "vendor": vendor_of(sighting.mac),
+        "firmware": sighting.firmware,
+        "ignored": sighting.ignored,
     }
 
 

@@ -10,6 +10,9 @@ import trio
 from provd.domain.errors import StoreError
 from provd.store.database import migrate, migrations, open_store, schema_version, statements, transaction
 
+SIGHTING = """INSERT INTO sightings (mac, address, via, first_seen, last_seen, times)
+              VALUES (?, '', '', 't', 't', 1)"""
+
 
 def test_a_new_file_gets_the_whole_schema_and_is_private(tmp_path: Path) -> None:
     """Opening makes the file, for its owner alone, with every migration applied and WAL on."""
@@ -72,7 +75,7 @@ async def test_an_exception_undoes_the_whole_transaction(tmp_path: Path) -> None
     """What `work` wrote before it raised is not there afterwards."""
 
     def half(db: sqlite3.Connection) -> None:
-        db.execute("INSERT INTO sightings VALUES ('u', '', '', 't', 't', 1)")
+        db.execute(SIGHTING, ("u",))
         raise LookupError
 
     with open_store(tmp_path / "provd.db") as store:
@@ -87,7 +90,7 @@ async def test_a_cancelled_write_is_whole(tmp_path: Path) -> None:
 
     def insert(db: sqlite3.Connection) -> None:
         trio.from_thread.run_sync(started.set)
-        db.execute("INSERT INTO sightings VALUES ('u', '', '', 't', 't', 1)")
+        db.execute(SIGHTING, ("u",))
 
     with open_store(tmp_path / "provd.db") as store:
         async with trio.open_nursery() as nursery:
@@ -116,7 +119,7 @@ async def test_a_full_disk_is_said_and_undone(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="nothing has changed"):
             await store.write(
                 lambda db: db.executemany(
-                    "INSERT INTO sightings VALUES (?, '', '', 't', 't', 1)",
+                    SIGHTING,
                     [("u" * 4000 + str(n),) for n in range(99)],
                 )
             )

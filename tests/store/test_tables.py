@@ -146,6 +146,23 @@ def test_activity_ids_are_never_given_twice(db: Db) -> None:
     assert [line.id for line in activity.after(db, 0, 10)] == [4]
 
 
+def test_what_is_ignored_stays_so(db: Db) -> None:
+    """However often it is heard, and however many others are; its firmware is remembered."""
+    hosts.note_sighting(db, A, "192.0.2.1", "dhcp", NOW, "UEFI x64")
+    hosts.ignore_sighting(db, A, True)
+    for number in range(hosts.SIGHTINGS_KEPT + 5):
+        mac = Mac(f"02:00:00:01:{number >> 8:02x}:{number & 255:02x}")
+        hosts.note_sighting(db, mac, "192.0.2.3", "dhcp", NOW + timedelta(minutes=1))
+    hosts.note_sighting(db, A, "192.0.2.1", "http", NOW)
+    [ignored] = [seen for seen in hosts.sightings(db) if seen.ignored]
+    assert (ignored.mac, ignored.firmware, ignored.times) == (A, "UEFI x64", 2)
+    assert len(hosts.sightings(db)) == hosts.SIGHTINGS_KEPT + 1
+    hosts.ignore_sighting(db, A, False)
+    assert not any(seen.ignored for seen in hosts.sightings(db))
+    with pytest.raises(NotFound):
+        hosts.ignore_sighting(db, Mac("02:00:00:02:00:00"), True)
+
+
 def test_sightings_are_counted_and_bounded(db: Db) -> None:
     """A stranger who invents MACs pushes out the oldest, not the database."""
     assert hosts.note_sighting(db, A, "192.0.2.1", "dhcp", NOW)

@@ -1,16 +1,12 @@
 """Whether the machine can be installed: image, memory, plan, answer, disks, NIC."""
 
-from provd.domain.errors import CannotInstall
-from provd.domain.hardware import Hardware, Link
-from provd.domain.installation import InstallPlan
 from provd.domain.rehearsal import Check
 from provd.orchestrator.rehearsal.checks import but, fine, never, no
+from provd.orchestrator.rehearsal.draft import draft_answer
 from provd.orchestrator.rehearsal.situation import Elsewhere, Situation, listed
 from provd.proxmox import memory
-from provd.proxmox.answer import PINNING_RELEASE, build_answer
-from provd.proxmox.answer_schema import misfits
+from provd.proxmox.answer import PINNING_RELEASE
 from provd.proxmox.mode_file import version_of
-from provd.proxmox.reports import Dmi, SystemInfo
 
 NEVER_SEEN = "has not been installed by provd yet"
 
@@ -78,17 +74,7 @@ def answer(it: Situation) -> Check | None:
     if isinstance(it.plan, str):
         return None
     release = version_of(it.image if isinstance(it.image, str) else _last_release(it))
-    try:
-        text = build_answer(
-            it.plan,
-            _machine(it, it.plan, release),
-            boot_mac=it.host.mac,
-            webhook_url=f"{it.public_url}/api/hosts/{it.host.id}/installed?token=rehearsal",
-            first_boot_url=f"{it.public_url}/api/hosts/{it.host.id}/first-boot-script?token=rehearsal",
-        )
-        wrong = misfits(text, release)
-    except CannotInstall as exc:
-        wrong = (str(exc),)
+    wrong = draft_answer(it.host, it.plan, it.hardware, release, it.public_url).wrong
     for_release = f"for the installer of {_dotted(release)}"
     if wrong:
         return never("answer", f"The answer would stop the installer: {listed(wrong, 3)}.", for_release)
@@ -146,18 +132,6 @@ def nic(it: Situation) -> Check | None:
             "Correct management_nic in its server type, or register it anew with the NIC that it has.",
         )
     return fine("nic", f"It is managed through {link.name} ({link.mac}).", evidence)
-
-
-def _machine(it: Situation, plan: InstallPlan, release: tuple[int, int]) -> SystemInfo:
-    """The machine as it told itself; else one that has what the plan wants, which another check doubts."""
-    known: Hardware | None = it.hardware
-    links = known.links if known is not None and known.link_of(plan.management_nic, it.host.mac) else ()
-    return SystemInfo(
-        release=release,
-        product="pve",
-        links=links or (Link(plan.management_nic or "eth0", it.host.mac),),
-        dmi=Dmi(uuid="", serial="", product_name=""),
-    )
 
 
 def _last_release(it: Situation) -> str:

@@ -1,0 +1,53 @@
+"""A preview of the answer file of one host: what its installer would be told, and whether it would obey."""
+
+from quart import Blueprint, Response, jsonify
+
+from provd.domain.errors import Invalid
+from provd.domain.hosts import HostId
+from provd.orchestrator.planning import make_plan
+from provd.orchestrator.rehearsal.draft import draft_answer, is_reported
+from provd.proxmox.answer import PINNING_RELEASE
+from provd.proxmox.mode_file import version_of
+from provd.store import hardware, images
+from provd.web.parts import Parts
+from provd.web.views import View
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    rooms = Blueprint("answer", __name__)
+
+    @rooms.get("/api/hosts/<id:host_id>/answer")
+    async def show_answer(host_id: int) -> Response:
+        return jsonify(answer_view(parts, HostId(host_id)))
+
+    return rooms
+
+
+def answer_view(parts: Parts, host_id: HostId) -> View:
+    """`machine` is what its NICs are known by: told by itself (`reported`), or `assumed` from the plan.
+
+    `toml` has a mask where the password's hash stands; it is empty where `problem` says why.
+    """
+    host = parts.fleet.host(host_id)
+    told = parts.store.read(lambda db: hardware.get(db, host_id))
+    known = told.hardware if told is not None else None
+    image = parts.store.read(images.default)
+    if image is not None:
+        release = version_of(image.release)
+    else:
+        release = known.installer if known is not None else PINNING_RELEASE
+    server_type = parts.book.current.get(host.server_type)
+    try:
+        if server_type is None:
+            raise Invalid(f"there is no server type {host.server_type!r} in server-types.yaml any more")
+        plan = make_plan(parts.config, server_type, host)
+    except Invalid as exc:
+        return {"toml": "", "release": "", "machine": "assumed", "wrong": [], "problem": str(exc)}
+    draft = draft_answer(host, plan, known, release, parts.config.server.public_url)
+    return {
+        "toml": draft.masked,
+        "release": ".".join(map(str, release)),
+        "machine": "reported" if is_reported(host, plan, known) else "assumed",
+        "wrong": list(draft.wrong),
+        "problem": "" if draft.text else draft.wrong[0],
+    }
