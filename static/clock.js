@@ -2,6 +2,7 @@
 //
 //   data-since, data-until   how long it has lasted, or lasted
 //   data-due                 how long there is left
+//   data-begun               how much of the whole way is usually over by now (beside it data-before, data-usual: seconds)
 //   data-moment              the time in `datetime`: "minute", "clock" (with seconds) or "full" (with its day)
 
 const ahead = Date.parse(document.body.dataset.now) - Date.now();
@@ -13,7 +14,7 @@ const full = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medi
 
 export const now = () => Date.now() + ahead;
 
-// As `duration` in provd/web/pages.py.
+// As `duration` in provd/web/page.py.
 export function duration(milliseconds) {
   const whole = Math.max(0, Math.floor(milliseconds / 1000));
   const days = Math.floor(whole / 86400);
@@ -22,6 +23,18 @@ export function duration(milliseconds) {
   if (days) return `${days} d ${hours} h`;
   if (hours) return `${hours} h ${minutes} min`;
   return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+}
+
+// As people say what something usually takes. As in provd/web/page.py.
+export function roughly(seconds) {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+// Of a host that has been in a state for so many seconds. What takes longer than usual waits at its part's end.
+export function pace(seconds, before, usual) {
+  return before + Math.max(0, Math.min(seconds, usual));
 }
 
 export function setText(element, text) {
@@ -40,6 +53,11 @@ function showDue(element) {
   setText(element, !due ? "" : left < 0 ? `overdue for ${duration(-left)}` : `${duration(left)} left`);
 }
 
+function showPace(element) {
+  const { begun, before, usual } = element.dataset;
+  if (usual) element.value = pace((now() - Date.parse(begun)) / 1000, Number(before), Number(usual));
+}
+
 function showMoment(element) {
   const at = element.dateTime;
   if (element.dataset.shown === at) return;
@@ -56,6 +74,7 @@ function showMoment(element) {
 export function tick(root = document) {
   root.querySelectorAll("[data-since]").forEach(showSince);
   root.querySelectorAll("[data-due]").forEach(showDue);
+  root.querySelectorAll("[data-begun]").forEach(showPace);
   root.querySelectorAll("[data-moment]").forEach(showMoment);
 }
 

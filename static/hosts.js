@@ -1,65 +1,94 @@
 // The page of all hosts.
 
 import { get, post } from "./api.js";
-import { openDialog, wireDialogs, wireForm } from "./forms.js";
+import { showSelection, wireBulk } from "./bulk.js";
+import { refreshDiscovered, wireDiscovered } from "./discovered.js";
+import { GROUPS, address } from "./filter.js";
+import { openDialog, wireForm } from "./forms.js";
 import { coalesced, follow } from "./live.js";
 import { forgetDownloads, showDownload } from "./progress.js";
-import { addLine, blank, byId, group, part, setText, showLink, showMoment, showNote, showStatus } from "./view.js";
-import { tick } from "./clock.js";
+import { refreshReadiness, wireReadiness } from "./readiness.js";
+import { filter, forgetOthers, showTile, sort, tileOf, tiles } from "./tiles.js";
+import { byId, part, setText, showNote } from "./view.js";
 
-const grid = byId("hosts");
-const tileOf = (id) => grid.querySelector(`[data-host="${Number(id)}"]`);
+// More than this are fetched as all.
+const FEW = 20;
 
-function showTile(host) {
-  let tile = tileOf(host.id);
-  if (!tile) {
-    tile = blank("blank-tile");
-    tile.dataset.host = host.id;
-    grid.append(tile);
+const filters = byId("filters");
+const title = document.title;
+
+// --- what is shown ---
+
+const choice = () => Object.fromEntries(new FormData(filters));
+
+function show() {
+  const { counts, shown } = filter(choice());
+  for (const name of GROUPS) setText(byId(`count-${name}`), String(counts[name] ?? 0));
+  setText(byId("count-all"), String(tiles().length));
+  const calling = (counts.failed ?? 0) + (counts.waiting ?? 0);
+  document.title = calling ? `(${calling}) ${title}` : title;
+  byId("empty").hidden = tiles().length > 0;
+  byId("hosts-section").hidden = tiles().length === 0;
+  byId("none-shown").hidden = shown > 0 || tiles().length === 0;
+  showSelection();
+}
+
+function choose() {
+  const now = choice();
+  history.replaceState(null, "", address(now));
+  byId("hosts").dataset.view = now.view;
+  document.cookie = `view=${now.view}; path=/; max-age=31536000; samesite=strict`;
+  for (const chip of document.querySelectorAll(".chips a")) {
+    if (chip.dataset.group === now.show) chip.setAttribute("aria-current", "true");
+    else chip.removeAttribute("aria-current");
+    chip.href = address({ ...now, show: chip.dataset.group });
   }
-  tile.dataset.group = group(host.state);
-  showLink(part(tile, "hostname"), "/hosts/", host.id, host.hostname);
-  setText(part(tile, "type"), host.server_type);
-  setText(part(tile, "mac"), host.mac);
-  setText(part(tile, "ip"), host.ip ?? "");
-  part(tile, "pending").hidden = !host.inventory_pending;
-  showLink(part(tile, "operation"), "/ops/", host.operation_id, `operation ${host.operation_id}`);
-  showStatus(tile, host);
+  sort(now);
+  show();
 }
 
-// Tiles stay where they are while somebody looks at them; loading the page sorts them.
-function showHosts(hosts) {
-  const known = new Set(hosts.map((host) => String(host.id)));
-  for (const tile of [...grid.children]) if (!known.has(tile.dataset.host)) tile.remove();
-  hosts.forEach(showTile);
-  for (const name of ["failed", "working", "registered", "ready"]) {
-    setText(byId(`count-${name}`), String(hosts.filter((host) => group(host.state) === name).length));
-  }
-  setText(byId("count-all"), String(hosts.length));
-  byId("empty").hidden = hosts.length > 0;
-  showWhetherEmpty();
-}
-
-function showWhetherEmpty() {
-  const { show } = grid.dataset;
-  const shown = show ? grid.querySelectorAll(`:scope > [data-group="${show}"]`) : grid.children;
-  byId("none-shown").hidden = !show || shown.length > 0;
-}
-
-function showSightings(sightings) {
-  const items = sightings.map((seen) => {
-    const item = blank("blank-sighting");
-    setText(part(item, "sighted-mac"), seen.mac);
-    setText(part(item, "sighted-at"), seen.address);
-    setText(part(item, "via"), seen.via);
-    setText(part(item, "times"), String(seen.times));
-    showMoment(part(item, "last-seen"), seen.last_seen);
-    part(item, "register").dataset.mac = seen.mac;
-    return item;
+function wireFilters() {
+  filters.addEventListener("input", choose);
+  filters.addEventListener("submit", (event) => {
+    event.preventDefault();
+    choose();
   });
-  byId("sightings").replaceChildren(...items);
-  byId("sightings-section").hidden = items.length === 0;
-  tick(byId("sightings"));
+  for (const link of document.querySelectorAll(".chips a, #none-shown a")) {
+    link.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      if (link.closest("#none-shown")) filters.elements.q.value = filters.elements.type.value = "";
+      filters.elements.show.value = link.dataset.group ?? "";
+      choose();
+    });
+  }
+  // Nobody is reading a tile while the page is out of sight.
+  document.addEventListener("visibilitychange", () => document.hidden && sort(choice()));
+  if (location.hash === "#search") byId("search").focus();
+}
+
+// --- what is true ---
+
+const concerned = new Set();
+
+const refreshHosts = coalesced(async () => {
+  const ids = [...concerned];
+  concerned.clear();
+  const all = ids.includes("all") || ids.length > FEW;
+  const query = all ? "" : `?${ids.map((id) => `id=${id}`).join("&")}`;
+  const { hosts } = await get(`/api/hosts${query}`).catch((problem) => {
+    ids.forEach((id) => concerned.add(id));
+    throw problem;
+  });
+  hosts.forEach(showTile);
+  if (all) forgetOthers(hosts);
+  for (const id of ids) if (id !== "all" && !all && !hosts.some((host) => host.id === id)) tileOf(id)?.remove();
+  show();
+});
+
+function concern(id) {
+  concerned.add(id);
+  refreshHosts();
 }
 
 function showTypes({ server_types: types, problem }) {
@@ -67,25 +96,57 @@ function showTypes({ server_types: types, problem }) {
   setText(byId("types-problem"), problem ?? "");
   const select = byId("register-type");
   const chosen = select.value;
-  const options = types.map((type) => {
+  select.replaceChildren(...types.map((type) => {
     const option = new Option(`${type.display_name} (${type.key})`, type.key);
     option.dataset.prefix = type.hostname_prefix;
     return option;
-  });
-  select.replaceChildren(...options);
+  }));
   if (types.some((type) => type.key === chosen)) select.value = chosen;
+  const { type } = filters.elements;
+  const filtered = type.value;
+  type.replaceChildren(type.options[0], ...types.map(({ key }) => new Option(key, key)));
+  if (types.some(({ key }) => key === filtered)) type.value = filtered;
   suggestName();
 }
+
+const refreshTypes = coalesced(async () => showTypes(await get("/api/server-types")));
+
+function refreshAll() {
+  concern("all");
+  refreshDiscovered();
+  refreshTypes();
+  refreshReadiness();
+}
+
+function showProgress(download) {
+  if (!download) return forgetDownloads(byId("hosts"));
+  const tile = tileOf(download.host_id);
+  if (tile) showDownload(tile, download);
+}
+
+follow((activity) => {
+  const { event, host_id: id } = activity;
+  if (id !== null) {
+    const tile = tileOf(id);
+    if (tile) showNote(tile, activity);
+    concern(id);
+  }
+  if (event.startsWith("server_types.")) refreshTypes();
+  if (event.startsWith("machine.") || event === "host.registered" || event === "host.removed") refreshDiscovered();
+  if (!event.startsWith("boot.")) refreshReadiness();
+}, refreshAll, showProgress);
+
+// A host becomes late without a word: the tiles of those that work are looked at again now and then.
+setInterval(() => {
+  if (document.hidden) return;
+  for (const { dataset } of tiles()) if (dataset.group === "working") concern(Number(dataset.host));
+}, 15_000);
+
+// --- registering ---
 
 function suggestName() {
   const prefix = byId("register-type").selectedOptions[0]?.dataset.prefix;
   byId("register-hostname").placeholder = prefix ? `the next free ${prefix}…` : "";
-}
-
-function showProgress(download) {
-  if (!download) return forgetDownloads(grid);
-  const tile = tileOf(download.host_id);
-  if (tile) showDownload(tile, download);
 }
 
 function openRegister(mac) {
@@ -95,49 +156,40 @@ function openRegister(mac) {
   suggestName();
 }
 
-const refreshHosts = coalesced(async () => showHosts((await get("/api/hosts")).hosts));
-const refreshSightings = coalesced(async () => showSightings((await get("/api/sightings")).sightings));
-const refreshTypes = coalesced(async () => showTypes(await get("/api/server-types")));
-
-function refreshAll() {
-  refreshHosts();
-  refreshSightings();
-  refreshTypes();
-}
-
-follow((activity) => {
-  addLine(byId("activity"), activity, true);
-  const tile = activity.host_id === null ? null : tileOf(activity.host_id);
-  if (tile) showNote(tile, activity);
-  if (activity.event.startsWith("server_types.")) refreshTypes();
-  else if (activity.event === "machine.sighted") refreshSightings();
-  else refreshHosts();
-  if (activity.event === "host.registered") refreshSightings();
-}, refreshAll, showProgress);
-
-wireDialogs();
 byId("open-register").addEventListener("click", () => openRegister(""));
-byId("sightings").addEventListener("click", (event) => {
-  const button = event.target.closest("[data-mac]");
-  if (button) openRegister(button.dataset.mac);
-});
 byId("register-type").addEventListener("change", suggestName);
 
 wireForm(byId("register-form"), async (fields) => {
-  const address = {};
+  const fixed = {};
   for (const name of ["cidr", "gateway", "dns"]) {
     const value = fields[`options.address.${name}`];
-    if (value) address[name] = value;
+    if (value) fixed[name] = value;
   }
-  const wish = { mac: fields.mac, server_type: fields.server_type, hostname: fields.hostname };
-  if (Object.keys(address).length) wish.options = { address };
-  const host = await post("/api/hosts", wish);
+  const wanted = { mac: fields.mac, server_type: fields.server_type, hostname: fields.hostname };
+  if (Object.keys(fixed).length) wanted.options = { address: fixed };
+  const host = await post("/api/hosts", wanted);
   byId("register-dialog").close();
   showTile(host);
-  byId("empty").hidden = true;
+  show();
   setText(byId("told"), `${host.hostname} is registered. Open its page to rebuild it.`);
   part(tileOf(host.id), "hostname").focus();
   refreshAll();
 });
 
-showWhetherEmpty();
+// --- copying ---
+
+for (const button of document.querySelectorAll("[data-copies]")) {
+  button.addEventListener("click", async () => {
+    const text = byId(button.dataset.copies);
+    getSelection().selectAllChildren(text);
+    // The clipboard is for secure pages only: elsewhere the text is selected, and Ctrl-C does it.
+    const copied = await navigator.clipboard?.writeText(text.textContent).then(() => true, () => false);
+    setText(button, copied ? "Copied" : "Selected: press Ctrl-C");
+  });
+}
+
+wireFilters();
+wireBulk();
+wireDiscovered(openRegister);
+wireReadiness();
+show();

@@ -2,6 +2,7 @@
 
 import { Problem, post } from "./api.js";
 import { wireForm } from "./forms.js";
+import { showList } from "./host-cards.js";
 import { permission, sorted, wish } from "./verdict.js";
 import { blank, byId, part, setText } from "./view.js";
 
@@ -29,6 +30,10 @@ function allow(verdict, overridable) {
   else button.dataset.blocked = "";
   button.disabled = !pressable;
   byId("rebuild-typed").hidden = !pressable;
+  const typed = byId("rebuild-name");
+  // Who typed the name to go on has not typed it to go on against a no.
+  if (pressable && typed.dataset.meaning !== meaning) typed.value = "";
+  if (pressable) typed.dataset.meaning = meaning;
   setText(byId("rebuild-why"), meaning);
 }
 
@@ -39,7 +44,7 @@ function say(sentence, verdict = "") {
 
 function show(rehearsal) {
   say(rehearsal.sentence, rehearsal.verdict);
-  if (rehearsal.erases.length) setText(byId("erases"), rehearsal.erases.join(", "));
+  if (rehearsal.disks.length) showList("erases", rehearsal.disks);
   const { open, fine } = sorted(rehearsal.checks);
   byId("checks").replaceChildren(...open.map(checkRow));
   byId("fine").replaceChildren(...fine.map(checkRow));

@@ -1,6 +1,6 @@
 // Puts what the API says into the shapes that the server drew. All of it is text; none of it is markup.
 
-import { setText, tick } from "./clock.js";
+import { roughly, setText, tick } from "./clock.js";
 
 export { setText };
 export const byId = (id) => document.getElementById(id);
@@ -32,6 +32,17 @@ export function showLink(element, path, id, words) {
   setText(element, words);
 }
 
+// How far it is along the whole way, by what that usually takes; nothing where nobody knows.
+function showPace(root, { state_since: since, usual }) {
+  const bar = part(root, "pace");
+  setText(part(root, "usual"), usual ? `usually ${roughly(usual.state_seconds)}` : "");
+  bar.hidden = !usual;
+  bar.dataset.begun = since;
+  bar.dataset.before = usual?.before_seconds ?? "";
+  bar.dataset.usual = usual?.state_seconds ?? "";
+  bar.max = usual?.total_seconds ?? 1;
+}
+
 // The state of a host, since when, and what is expected next.
 export function showStatus(root, host) {
   showBadge(root, host.state);
@@ -47,6 +58,7 @@ export function showStatus(root, host) {
   part(root, "deadline").hidden = !host.expected_by;
   part(root, "due").dataset.due = host.expected_by ?? "";
   showMoment(part(root, "by"), host.expected_by);
+  showPace(root, host);
   tick(root);
 }
 

@@ -63,6 +63,13 @@ class Hardware:
     disks: tuple[Disk, ...] | None = None
     """None: this machine has not finished an installation yet, so nobody knows."""
 
+    def describe_disk(self, name: str) -> str:
+        """What a plan calls `name`, with model and serial number where this machine told them."""
+        disk = next((disk for disk in self.disks or () if disk.is_called(name)), None)
+        if disk is None:
+            return name
+        return disk.described if disk.device == name else f"{name}, last seen as {disk.described}"
+
     def link_of(self, name: str | None, boot_mac: Mac) -> Link | None:
         """The link that a plan calls `name`; without a name, the one that the host is registered with."""
         return next(

@@ -1,7 +1,7 @@
 """What happened, append-only. The event stream reads from here, so a slow reader needs no queue."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from attrs import frozen
@@ -146,6 +146,17 @@ def passages(db: Db, rebuilds: int) -> list[Passage]:
         )
         for row in rows
     ]
+
+
+def milestones(db: Db, operation_id: OperationId, events: Iterable[str]) -> list[Activity]:
+    """The lines of an operation that tell of one of `events`, oldest first."""
+    wanted = tuple(events)
+    marks = ", ".join("?" * len(wanted))
+    rows = db.execute(
+        f"SELECT * FROM activity WHERE operation_id = ? AND event IN ({marks}) ORDER BY id",
+        (operation_id, *wanted),
+    )
+    return [_activity(row) for row in rows]
 
 
 def prune(db: Db, at: datetime) -> None:

@@ -69,6 +69,7 @@ def create_app(parts: Parts) -> QuartTrio:
     app.register_blueprint(
         trail.blueprint(fleet=parts.fleet, trail=parts.trail, recorder=parts.boot.recorder, waker=parts.waker)
     )
+    app.register_blueprint(host.programs(parts))
     pages = Pages(parts.book, parts.store)
     app.register_blueprint(images.blueprint(parts.image_jobs, pages))
     app.register_blueprint(doctor.blueprint(parts.doctor, pages))

@@ -1,18 +1,72 @@
-"""The page of all hosts."""
+"""The page of all hosts: which are shown, and in which order, stands in its address."""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
+from attrs import frozen
 from quart import Blueprint, Response, request
+from werkzeug.datastructures import MultiDict
 
-from provd.store import activity, hosts
+from provd.store import hosts
 from provd.web.host import note_of
 from provd.web.host_views import all_hosts
-from provd.web.page import RECENT, Pages, group
+from provd.web.page import Pages, group
 from provd.web.parts import Parts
-from provd.web.views import BLANK_HOST, View, activity_view, server_type_view, sighting_view
+from provd.web.readiness import readiness_view
+from provd.web.views import BLANK_HOST, View, server_type_view, sighting_view
 
-GROUPS = ("failed", "working", "registered", "ready")
+GROUPS = ("failed", "waiting", "working", "registered", "ready")
 """What a host is to somebody who looks at all of them; who needs attention comes first."""
+
+SORTS: Mapping[str, Callable[[View], object]] = {
+    "attention": lambda host: (GROUPS.index(group(host)), natural(str(host["hostname"]))),
+    "name": lambda host: natural(str(host["hostname"])),
+    "state": lambda host: (str(host["state"]), natural(str(host["hostname"]))),
+    "since": lambda host: (str(host["state_since"]), natural(str(host["hostname"]))),
+    "type": lambda host: (str(host["server_type"]), natural(str(host["hostname"]))),
+}
+"""`static/filter.js` sorts the same way; one table of cases tests both."""
+
+VIEWS = ("tiles", "table")
+
+
+@frozen(kw_only=True)
+class Choice:
+    """What a reader wants to see."""
+
+    show: str = ""
+    """One of `GROUPS`; empty: all."""
+    q: str = ""
+    type: str = ""
+    sort: str = "attention"
+    view: str = "tiles"
+
+    @classmethod
+    def read(cls, args: MultiDict[str, str], remembered_view: str = "") -> "Choice":
+        """What is no choice of ours is as if it were not there."""
+
+        def one_of(name: str, words: Sequence[str], otherwise: str) -> str:
+            return args[name] if args.get(name) in words else otherwise
+
+        view = remembered_view if remembered_view in VIEWS else VIEWS[0]
+        return cls(
+            show=one_of("show", GROUPS, ""),
+            q=args.get("q", "").strip()[:100],
+            type=args.get("type", ""),
+            sort=one_of("sort", tuple(SORTS), "attention"),
+            view=one_of("view", VIEWS, view),
+        )
+
+    def shows(self, host: View) -> bool:
+        return (
+            (not self.show or group(host) == self.show)
+            and (not self.type or host["server_type"] == self.type)
+            and all(word in said(host) for word in self.q.lower().split())
+        )
+
+    def ordered(self, everyone: Sequence[View]) -> list[View]:
+        return sorted(everyone, key=cast("Callable[[View], str]", SORTS[self.sort]))
 
 
 def blueprint(parts: Parts, pages: Pages) -> Blueprint:
@@ -22,22 +76,26 @@ def blueprint(parts: Parts, pages: Pages) -> Blueprint:
     @rooms.get("/")
     async def show_hosts() -> Response:
         page = pages.open("hosts.html")
-        everyone = sorted(all_hosts(parts), key=_order)
-        notes = read(lambda db: {host.id: note_of(db, host) for host in hosts.everyone(db)})
-        found = [group(host["state"]) for host in everyone]
-        show = request.args.get("show", "")
+        choice = Choice.read(request.args, request.cookies.get("view", ""))
+        everyone = choice.ordered(all_hosts(parts))
+        found = [group(host) for host in everyone]
+        heard = [sighting_view(seen) for seen in read(hosts.sightings)]
         return page.draw(
             hosts=everyone,
-            notes=notes,
+            shown={host["id"] for host in everyone if choice.shows(host)},
+            notes=read(lambda db: {host.id: note_of(db, host) for host in hosts.everyone(db)}),
             counts={name: found.count(name) for name in GROUPS},
-            show=show if show in GROUPS else "",
-            sightings=[sighting_view(seen) for seen in read(hosts.sightings)],
-            lines=[activity_view(line) for line in read(lambda db: activity.latest(db, RECENT))],
-            keep=RECENT,
+            choice=choice,
+            sorts=tuple(SORTS),
+            heard=[seen for seen in heard if not seen["ignored"]],
+            ignored=[seen for seen in heard if seen["ignored"]],
+            readiness=readiness_view(parts),
             types=[server_type_view(one) for one in parts.book.current.values()],
             types_path=parts.config.paths.server_types,
-            pxe_enabled=parts.config.pxe.enabled,
             public_url=parts.config.server.public_url,
+            existing_node=parts.config.proxmox.existing_node,
+            takes_password=parts.config.proxmox.existing_node is not None
+            and parts.passwords.standing is None,
             cluster=cluster_trouble(parts),
             blank_host=BLANK_HOST,
         )
@@ -45,14 +103,18 @@ def blueprint(parts: Parts, pages: Pages) -> Blueprint:
     return rooms
 
 
+def said(host: View) -> str:
+    """What a search looks at."""
+    return " ".join(str(host[name] or "") for name in ("hostname", "mac", "ip", "server_type")).lower()
+
+
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """So that pve2 stands before pve10."""
+    words = re.findall(r"[0-9]+|[^0-9]+", text.lower())
+    return [(word.isdigit(), int(word) if word.isdigit() else 0, word) for word in words]
+
+
 def cluster_trouble(parts: Parts) -> str:
     """What is wrong with the cluster, in one sentence; empty where nothing is, or nobody looked."""
     look = parts.cluster_watch.last
     return look.worst.what if look is not None and look.worst is not None else ""
-
-
-def _order(host: View) -> tuple[int, list[tuple[bool, int, str]]]:
-    """Who needs attention first; then by name, with pve2 before pve10."""
-    words = re.findall(r"[0-9]+|[^0-9]+", str(host["hostname"]).lower())
-    name = [(word.isdigit(), int(word) if word.isdigit() else 0, word) for word in words]
-    return GROUPS.index(group(host["state"])), name

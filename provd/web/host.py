@@ -1,21 +1,19 @@
 """The page of one host."""
 
-from collections.abc import Mapping
-
-from quart import Blueprint, Response
+from quart import Blueprint, Response, jsonify
 
 from provd.domain.activity import Level
-from provd.domain.errors import Invalid, NotFound
+from provd.domain.errors import NotFound
 from provd.domain.hosts import Discovery, Host, HostId, LocalBoot
 from provd.domain.lifecycle import SETTLED, State
-from provd.orchestrator.planning import make_plan
-from provd.store import activity, hardware, operations, registrations
+from provd.orchestrator.attempt import last_attempt
+from provd.store import activity, operations
 from provd.store.database import Db
-from provd.web.host_views import one_host
+from provd.web.host_standing import standing_view
 from provd.web.page import RECENT, Pages
 from provd.web.parts import Parts
 from provd.web.trail import BLANK_STATION, trail_view
-from provd.web.views import BLANK_OPERATION, activity_view, hardware_view, operation_view
+from provd.web.views import BLANK_OPERATION, View, activity_view, operation_view
 
 DISCOVERIES = (
     ("", "named in the offer (the usual way)"),
@@ -23,7 +21,7 @@ DISCOVERIES = (
     (Discovery.OFF.value, "none: its network boot is left alone"),
 )
 LOCAL_BOOTS = (
-    ("", "leave, and let the firmware go on (the usual way)"),
+    ("", "leave it to the firmware (the usual way)"),
     (LocalBoot.SANBOOT.value, "start the first disk: for firmware that stops in its set-up menu"),
 )
 
@@ -37,9 +35,10 @@ def blueprint(parts: Parts, pages: Pages) -> Blueprint:
     async def show_host(host_id: int) -> Response:
         page, host = pages.open("host.html"), parts.fleet.host(HostId(host_id))
         server_type = parts.book.current.get(host.server_type)
+        standing = standing_of(parts, host)
         return page.draw(
-            host=one_host(parts, host),
-            note=read(lambda db: note_of(db, host)),
+            host=standing["host"],
+            standing=standing,
             type_name=f"{server_type.display_name} ({server_type.key})" if server_type else host.server_type,
             operations=[
                 operation_view(one) for one in read(lambda db: operations.latest(db, RECENT, host_id=host.id))
@@ -48,24 +47,40 @@ def blueprint(parts: Parts, pages: Pages) -> Blueprint:
                 activity_view(line) for line in read(lambda db: activity.latest(db, RECENT, host_id=host.id))
             ],
             keep=RECENT,
-            pending=read(lambda db: registrations.of_host(db, host.id)),
             needs_password=parts.entering.needs_password(host),
             takes_password=parts.passwords.standing is None and parts.entering.joins(host),
             clustered=parts.config.proxmox.existing_node is not None,
             existing_node=parts.config.proxmox.existing_node,
-            hardware=hardware_view(reported)
-            if (reported := read(lambda db: hardware.get(db, host.id))) is not None
-            else None,
             blank_operation=BLANK_OPERATION,
-            trail=trail_view(host, parts.trail, parts.boot.recorder, parts.waker),
+            trail=trail_view(
+                host,
+                parts.trail,
+                parts.boot.recorder,
+                parts.waker,
+                read(lambda db: last_attempt(db, host.id)),
+            ),
             blank_station=BLANK_STATION,
             discoveries=DISCOVERIES,
             local_boots=LOCAL_BOOTS,
             loaders=sorted({*parts.boot.loaders.by_name, *filter(None, [host.options.loader])}),
-            **_installation(parts, host),
         )
 
     return rooms
+
+
+def programs(parts: Parts) -> Blueprint:
+    """The same for whoever asks by program, and for the page while it is looked at."""
+    standings = Blueprint("host standing", __name__, url_prefix="/api")
+
+    @standings.get("/hosts/<id:host_id>/standing")
+    async def show_standing(host_id: int) -> Response:
+        return jsonify(standing_of(parts, parts.fleet.host(HostId(host_id))))
+
+    return standings
+
+
+def standing_of(parts: Parts, host: Host) -> View:
+    return standing_view(parts, host, parts.store.read(lambda db: note_of(db, host)))
 
 
 def note_of(db: Db, host: Host) -> str:
@@ -81,27 +96,3 @@ def note_of(db: Db, host: Host) -> str:
         if line.before != line.after:
             break
     return ""
-
-
-def _installation(parts: Parts, host: Host) -> Mapping[str, object]:
-    """What a rebuild would do to this host, or why it cannot."""
-    server_type = parts.book.current.get(host.server_type)
-    try:
-        if server_type is None:
-            raise Invalid(f"there is no server type {host.server_type!r} in server-types.yaml any more")
-        plan = make_plan(parts.config, server_type, host)
-    except Invalid as exc:
-        return {"misfit": str(exc), "disks": "the boot disk", "options": ()}
-    address = plan.address
-    options = {
-        "disks": ", ".join(plan.disks),
-        "file system": f"{plan.filesystem} {plan.raid or ''}",
-        "name": plan.fqdn,
-        "address": f"{address.cidr} via {address.gateway}, DNS {address.dns}" if address else "from DHCP",
-        "management NIC": plan.management_nic or "the one that it boots from",
-        "time zone": plan.timezone,
-        "keyboard": plan.keyboard,
-        "country": plan.country,
-        "mail to": plan.mailto,
-    }
-    return {"misfit": "", "disks": ", ".join(plan.disks), "options": tuple(options.items())}

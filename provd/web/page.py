@@ -5,6 +5,7 @@ REST API. Whatever a machine or a stranger supplied is text here, escaped withou
 scripts in `static/` keep true what was drawn once.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 
@@ -17,7 +18,7 @@ from provd.domain.lifecycle import ROAD, SETTLED, State
 from provd.server_types import ServerTypeBook
 from provd.store import activity
 from provd.store.database import Store, now
-from provd.web.views import rfc3339
+from provd.web.views import View, rfc3339
 
 RECENT = 50
 """Lines and operations in a list that is there for a glance."""
@@ -85,6 +86,8 @@ def environment() -> Environment:
         "clock": lambda at: f"{_parse(at):%d %b %H:%M}" if at else "",
         "lasting": lambda since, until: duration(_seconds(since, until)) if since else "",
         "due": lambda by, at: due(_seconds(at, by)) if by else "",
+        "roughly": roughly,
+        "pace": lambda since, at, usual: pace(_seconds(since, at), usual),
         "group": group,
         "place": place,
         "step": lambda state, on: f"step {ROAD.index(state) + 1} of {len(ROAD)}" if on else "",
@@ -96,9 +99,11 @@ def environment() -> Environment:
 # --- words ----------------------------------------------------------------------------------------
 
 
-def group(state: object) -> str:
-    """What a host is to somebody who looks at all of them."""
-    return str(state) if state in SETTLED else "working"
+def group(host: View) -> str:
+    """What a host is to somebody who looks at all of them. `static/filter.js` says the same."""
+    if host["attention"] in ("password", "late"):
+        return "waiting"
+    return str(host["state"]) if host["state"] in SETTLED else "working"
 
 
 def place(step: State, state: State) -> str:
@@ -117,6 +122,22 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def roughly(seconds: float) -> str:
+    """As people say what something usually takes. `static/clock.js` speaks the same way."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def pace(seconds: float, usual: Mapping[str, float]) -> float:
+    """How much of the usual time of the whole way is over, after so many seconds in a state.
+
+    What takes longer than it usually does waits at the end of its own part. As in `static/clock.js`.
+    """
+    return usual["before_seconds"] + max(0.0, min(seconds, usual["state_seconds"]))
 
 
 def due(seconds: float) -> str:

@@ -5,24 +5,30 @@ that switches it on. Nothing is decided here, and nothing of it is a secret: who
 the same packets.
 """
 
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from attrs import evolve
 from quart import Blueprint, Response, g, jsonify
 
 from provd.domain.contacts import Hop
 from provd.domain.errors import NotFound
 from provd.domain.hosts import Host, HostId, Mac
-from provd.domain.lifecycle import BOOTS, Boots, State
+from provd.domain.lifecycle import BOOTS, SETTLED, Boots, State
+from provd.domain.operations import Outcome
 from provd.netboot.recorder import FlightRecorder
+from provd.orchestrator.attempt import PLACE, Attempt, Goal, Stop, last_attempt
 from provd.orchestrator.downloads import Progress
 from provd.orchestrator.fleet import Fleet
-from provd.orchestrator.trail import ORDER, Heard, Missing, PresentBoot, Trail
+from provd.orchestrator.trail import ORDER, Heard, Missing, PresentBoot, Station, Trail
 from provd.orchestrator.waking import Waker
 from provd.store.database import now
-from provd.web.views import View, rfc3339
+from provd.web.views import View, operation_view, rfc3339
 
 CAPTURE = "application/vnd.tcpdump.pcap"
 """The IANA media type of a pcap file."""
 
-TITLES = {
+TITLES: Mapping[Stop, str] = {
     Hop.DISCOVER: "DHCP",
     Hop.BOOT_SERVER: "port 4011",
     Hop.LOADER: "iPXE read",
@@ -32,9 +38,17 @@ TITLES = {
     Hop.INITRD: "initrd and ISO",
     Hop.ANSWER: "answer",
     Hop.FIRST_BOOT_SCRIPT: "first-boot script",
-    Hop.REPORT: "report",
+    Hop.REPORT: "installed",
     Hop.PHONE_HOME: "call home",
+    Goal.JOIN: "joining",
+    Goal.READY: "ready",
 }
+
+REST: tuple[Stop, ...] = (Hop.REPORT, Hop.PHONE_HOME, Goal.READY)
+"""What comes after the installer has its answer. Who joins a cluster passes that, too."""
+
+SAME = timedelta(seconds=5)
+"""A contact is written down a moment after it was heard."""
 
 BLANK_STATION: View = {
     "hop": "",
@@ -53,7 +67,9 @@ def blueprint(*, fleet: Fleet, trail: Trail, recorder: FlightRecorder, waker: Wa
 
     @trails.get("/hosts/<id:host_id>/trail")
     async def show_trail(host_id: int) -> Response:
-        return jsonify(trail_view(fleet.host(HostId(host_id)), trail, recorder, waker))
+        host = fleet.host(HostId(host_id))
+        attempt = fleet.store.read(lambda db: last_attempt(db, host.id))
+        return jsonify(trail_view(host, trail, recorder, waker, attempt))
 
     @trails.get("/hosts/<id:host_id>/packets.pcap")
     async def host_packets(host_id: int) -> Response:
@@ -75,16 +91,25 @@ def blueprint(*, fleet: Fleet, trail: Trail, recorder: FlightRecorder, waker: Wa
     return trails
 
 
-def trail_view(host: Host, trail: Trail, recorder: FlightRecorder, waker: Waker) -> View:
+def trail_view(
+    host: Host, trail: Trail, recorder: FlightRecorder, waker: Waker, attempt: Attempt | None
+) -> View:
+    """`attempt`: the last to build it."""
     last, boot = trail.last_of(host.mac), trail.boot_of(host.mac)
     if last is not None and host.state is State.PXE_READY and last.at < host.state_since:
         boot = None  # what it did before it was to be installed is no step of that
     installs = BOOTS[host.state] is Boots.INSTALLER
     missing = boot.missing if boot is not None and installs else None
+    if attempt is None or (installs and boot is not None):
+        found = stations(boot, trail.road if installs else ())
+        found += [station(stop, "ahead") for stop in REST] if installs else []
+    else:
+        found = way(attempt, boot, trail.road, waits=host.state in SETTLED)
     return {
         "host_id": host.id,
         "mac": str(host.mac),
-        "stations": stations(boot, trail.road if installs else ()),
+        "operation": operation_view(attempt.operation) if attempt is not None else None,
+        "stations": found,
         "missing": {"message": missing.sentence, "at": rfc3339(missing.at)} if missing else None,
         "last": heard_view(last) if last is not None else None,
         "contacts": [heard_view(heard) for heard in trail.trail_of(host.mac)],
@@ -93,11 +118,38 @@ def trail_view(host: Host, trail: Trail, recorder: FlightRecorder, waker: Waker)
     }
 
 
-def stations(boot: PresentBoot | None, road: tuple[Hop, ...]) -> list[View]:
-    """What `boot` passed, and what of `road` lies ahead of it. Without a boot all of `road` does.
+def way(attempt: Attempt, boot: PresentBoot | None, road: tuple[Hop, ...], *, waits: bool) -> list[View]:
+    """The whole of an attempt, by what history tells. `boot` may know how often something was heard.
 
-    `place` is `done`, `here`, `expected` (the next, by `expected_by`), `missing`, or `ahead`.
+    `waits`: its host stands where it stood, and nothing is expected of its machine yet.
     """
+    operation, heard = attempt.operation, boot.stations if boot is not None else {}
+    found = []
+    for stop in sorted(attempt.passed, key=PLACE.__getitem__):
+        here = operation.active and PLACE[stop] == attempt.reached
+        counted = _counted(attempt.passed[stop], heard.get(stop) if isinstance(stop, Hop) else None)
+        found.append(station(stop, "here" if here else "done", counted))
+    if operation.outcome is Outcome.DONE:
+        return found
+    ahead = [stop for stop in (*road, *REST) if PLACE[stop] > attempt.reached]
+    following = "missing" if not operation.active else "ahead" if waits else "expected"
+    for stop in ahead:
+        first = stop is ahead[0]
+        found.append(
+            station(stop, following if first else "ahead", message=operation.detail if first else "")
+        )
+    return found
+
+
+def _counted(told: Station, heard: Station | None) -> Station:
+    """History leaves out what is repeated at once; the trail counts it, where it speaks of the same boot."""
+    if heard is None or heard.first - told.last > SAME or told.first - heard.last > SAME:
+        return told
+    return evolve(told, first=heard.first, last=heard.last, times=max(told.times, heard.times))
+
+
+def stations(boot: PresentBoot | None, road: tuple[Hop, ...]) -> list[View]:
+    """What `boot` passed, and what of `road` lies ahead of it. Without a boot all of `road` does."""
     passed = boot.stations if boot is not None else {}
     reached = ORDER[boot.latest] if boot is not None else -1
     ahead = [hop for hop in road if ORDER[hop] > reached and hop not in passed]
@@ -106,25 +158,34 @@ def stations(boot: PresentBoot | None, road: tuple[Hop, ...]) -> list[View]:
     following = next((hop for hop in ahead if hop in awaited), None)
     found: list[View] = []
     for hop in Hop:
-        station = passed.get(hop)
-        if station is not None:
-            place = "here" if boot is not None and boot.latest is hop else "done"
+        if hop in passed:
+            here = boot is not None and boot.latest is hop
+            found.append(station(hop, "here" if here else "done", passed[hop]))
         elif hop in ahead:
             place = "ahead" if hop is not following else "expected" if watch else "missing"
-        else:
-            continue
-        found.append(
-            {
-                "hop": hop,
-                "title": TITLES[hop],
-                "place": place,
-                "at": rfc3339(station.last) if station else None,
-                "times": station.times if station else 0,
-                "message": station.message if station else _why(place, missing),
-                "expected_by": rfc3339(watch.due_at) if watch and place == "expected" else None,
-            }
-        )
+            due_at = watch.due_at if watch and place == "expected" else None
+            found.append(station(hop, place, message=_why(place, missing), due_at=due_at))
     return found
+
+
+def station(
+    stop: Stop,
+    place: str,
+    passed: Station | None = None,
+    *,
+    message: str = "",
+    due_at: datetime | None = None,
+) -> View:
+    """`place`: `done`, `here`, `expected` (next, by `expected_by` if that is known), `missing`, `ahead`."""
+    return {
+        "hop": stop,
+        "title": TITLES[stop],
+        "place": place,
+        "at": rfc3339(passed.last) if passed else None,
+        "times": passed.times if passed else 0,
+        "message": passed.message if passed else message,
+        "expected_by": rfc3339(due_at) if due_at else None,
+    }
 
 
 def _why(place: str, missing: Missing | None) -> str:

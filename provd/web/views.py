@@ -18,7 +18,6 @@ from provd.orchestrator.pace import Usual
 from provd.orchestrator.waits import WAITS
 from provd.server_types import ServerType
 from provd.store.convert import options_to_json
-from provd.store.hardware import Reported
 
 View = Mapping[str, object]
 
@@ -92,18 +91,6 @@ def build_view(operation: Operation) -> View:
         "outcome": operation.outcome,
         "started_at": rfc3339(operation.started_at),
         "finished_at": rfc3339(operation.finished_at) if operation.finished_at else None,
-    }
-
-
-def hardware_view(reported: Reported) -> View:
-    known = reported.hardware
-    return {
-        "reported_at": rfc3339(reported.at),
-        "product": known.product,
-        "links": [{"name": link.name, "mac": str(link.mac)} for link in known.links],
-        "disks": None
-        if known.disks is None
-        else [{"device": disk.device, "model": disk.model, "serial": disk.serial} for disk in known.disks],
     }
 
 

@@ -14,6 +14,7 @@ View = Mapping[str, object]
 
 def rehearsal_view(rehearsal: Rehearsal, it: Situation) -> View:
     services = it.survey.ha_services if isinstance(it.survey, Survey) and it.member is not None else ()
+    erases = [] if isinstance(it.plan, str) else list(it.plan.disks)
     return {
         "host_id": rehearsal.host_id,
         "hostname": rehearsal.hostname,
@@ -21,7 +22,8 @@ def rehearsal_view(rehearsal: Rehearsal, it: Situation) -> View:
         "verdict": rehearsal.verdict,
         "sentence": sentence(rehearsal),
         "overridable": bool(rehearsal.blockers) and not rehearsal.final_blockers,
-        "erases": [] if isinstance(it.plan, str) else list(it.plan.disks),
+        "erases": erases,
+        "disks": [it.hardware.describe_disk(name) if it.hardware is not None else name for name in erases],
         "drain": it.drain,
         "can_drain": services is None or any(it.is_me(service.node) for service in services),
         "checks": [check_view(check) for check in rehearsal.checks],
