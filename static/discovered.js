@@ -23,7 +23,10 @@ function show(sightings) {
   const held = document.activeElement?.closest?.(".sighting")?.dataset.mac;
   const act = document.activeElement?.dataset?.act;
   const ignored = sightings.filter((seen) => seen.ignored);
-  byId("sightings").replaceChildren(...sightings.filter((seen) => !seen.ignored).map(item));
+  const heard = sightings.filter((seen) => !seen.ignored);
+  byId("sightings").replaceChildren(...heard.map(item));
+  byId("to-discovered").hidden = heard.length === 0;
+  setText(byId("count-discovered"), String(heard.length));
   byId("ignored").replaceChildren(...ignored.map(item));
   setText(byId("ignored-count"), String(ignored.length));
   byId("ignored-section").hidden = ignored.length === 0;

@@ -38,7 +38,7 @@ function choose() {
   history.replaceState(null, "", address(now));
   byId("hosts").dataset.view = now.view;
   document.cookie = `view=${now.view}; path=/; max-age=31536000; samesite=strict`;
-  for (const chip of document.querySelectorAll(".chips a")) {
+  for (const chip of document.querySelectorAll(".chips [data-group]")) {
     if (chip.dataset.group === now.show) chip.setAttribute("aria-current", "true");
     else chip.removeAttribute("aria-current");
     chip.href = address({ ...now, show: chip.dataset.group });
@@ -54,7 +54,7 @@ function wireFilters() {
     event.preventDefault();
     choose();
   });
-  for (const link of document.querySelectorAll(".chips a, #none-shown a")) {
+  for (const link of document.querySelectorAll(".chips [data-group], #none-shown a")) {
     link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();

@@ -8,7 +8,7 @@ const EVERY = 5000;
 const SHAPES = { ok: "done", todo: "running", problem: "failed", off: "cancelled" };
 const WORDS = { ok: "ready", todo: "to do", problem: "problem", off: "not used" };
 
-let ready = byId("readiness-word").textContent === "Yes";
+let ready = false;
 
 function item({ name, state, what, mend, href }) {
   const found = blank("blank-readiness").querySelector("li");
@@ -30,7 +30,7 @@ let shown = "";
 
 function show(found) {
   ready = found.ready;
-  setText(byId("readiness-word"), ready ? "Yes" : "Not yet");
+  setText(byId("readiness-word"), found.sentence);
   if (same(found.items) === shown) return;
   shown = same(found.items);
   byId("readiness-items").replaceChildren(...found.items.map(item));
@@ -39,5 +39,5 @@ function show(found) {
 export const refreshReadiness = coalesced(async () => show(await get("/api/readiness")));
 
 export function wireReadiness() {
-  setInterval(() => !ready && byId("readiness").open && !document.hidden && refreshReadiness(), EVERY);
+  setInterval(() => !ready && !document.hidden && refreshReadiness(), EVERY);
 }

@@ -44,8 +44,10 @@ def blueprint(parts: Parts) -> Blueprint:
 
 def readiness_view(parts: Parts) -> View:
     items = [look(parts) for look in LOOKS]
+    wanting = [item.name for item in items if item.state in (Ready.TODO, Ready.PROBLEM)]
     return {
-        "ready": all(item.state in (Ready.OK, Ready.OFF) for item in items),
+        "ready": not wanting,
+        "sentence": f"Not yet: {', '.join(wanting)}" if wanting else "Yes",
         "items": [asdict(item) for item in items],
     }
 
