@@ -12,10 +12,10 @@ function reasonOf(button) {
   return ids.map(byId).filter((reason) => !reason.hidden).map((reason) => reason.textContent.trim()).join(" ");
 }
 
-// Before all that the button does otherwise.
+// Before all that a button does otherwise, wherever that is listened for.
 function wireReasons() {
-  byId("actions").addEventListener("click", (event) => {
-    const button = event.target.closest("button");
+  addEventListener("click", (event) => {
+    const button = event.target.closest("#actions button");
     if (!button) return;
     say(isBlocked(button) ? reasonOf(button) : "");
     if (isBlocked(button)) event.stopPropagation();

@@ -5,6 +5,10 @@
 //   data-begun               how much of the whole way is usually over by now (beside it data-before, data-usual: seconds)
 //   data-moment              the time in `datetime`: "minute", "clock" (with seconds) or "full" (with its day)
 
+import { duration, pace } from "./durations.js";
+
+export { duration };
+
 const ahead = Date.parse(document.body.dataset.now) - Date.now();
 
 const minute = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -13,29 +17,6 @@ const day = new Intl.DateTimeFormat([], { day: "numeric", month: "short", hour: 
 const full = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
 export const now = () => Date.now() + ahead;
-
-// As `duration` in provd/web/page.py.
-export function duration(milliseconds) {
-  const whole = Math.max(0, Math.floor(milliseconds / 1000));
-  const days = Math.floor(whole / 86400);
-  const hours = Math.floor(whole / 3600) % 24;
-  const minutes = Math.floor(whole / 60) % 60;
-  if (days) return `${days} d ${hours} h`;
-  if (hours) return `${hours} h ${minutes} min`;
-  return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
-}
-
-// As people say what something usually takes. As in provd/web/page.py.
-export function roughly(seconds) {
-  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-// Of a host that has been in a state for so many seconds. What takes longer than usual waits at its part's end.
-export function pace(seconds, before, usual) {
-  return before + Math.max(0, Math.min(seconds, usual));
-}
 
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -4,25 +4,28 @@ import { Problem } from "./api.js";
 import { byId, part, setText } from "./view.js";
 
 // Buttons with data-opens open that dialog, those with data-closes close theirs. <dialog> keeps the focus.
+let wired = false;
+
 export function wireDialogs() {
-  for (const button of document.querySelectorAll("[data-opens]")) {
-    button.addEventListener("click", () => openDialog(byId(button.dataset.opens)));
-  }
-  for (const dialog of document.querySelectorAll("dialog")) {
-    for (const button of dialog.querySelectorAll("[data-closes]")) {
-      button.addEventListener("click", () => dialog.close());
-    }
-    dialog.addEventListener("cancel", (event) => {
-      if (dialog.querySelector("form[aria-busy=true]")) event.preventDefault();
-    });
-  }
+  if (wired) return;
+  wired = true;
+  document.addEventListener("click", ({ target }) => {
+    const opener = target.closest("[data-opens]");
+    if (opener) openDialog(byId(opener.dataset.opens));
+    else if (target.closest("[data-closes]")) target.closest("dialog").close();
+    // Before the button's own listeners: they find the form as it is when the dialog opens.
+  }, true);
+  // This event does not bubble.
+  document.addEventListener("cancel", (event) => {
+    if (event.target.querySelector("form[aria-busy=true]")) event.preventDefault();
+  }, true);
 }
 
 export function openDialog(dialog) {
   if (dialog.open) return;
   const form = dialog.querySelector("form");
-  form.reset();
-  say(form, "");
+  form?.reset();
+  if (form) say(form, "");
   dialog.showModal();
 }
 

@@ -4,7 +4,7 @@ import { showRemoved, wireActions } from "./actions.js";
 import { wireAnswer } from "./answer.js";
 import { Problem, call, get, post } from "./api.js";
 import { tick } from "./clock.js";
-import { wireDialogs, wireForm } from "./forms.js";
+import { wireForm } from "./forms.js";
 import { showCards } from "./host-cards.js";
 import { showStanding } from "./host-standing.js";
 import { coalesced, follow } from "./live.js";
@@ -107,7 +107,6 @@ follow((activity) => {
   refreshOperations();
 }, showProgress);
 
-wireDialogs();
 wireRehearsal(id);
 wireRemoval();
 wireActions(id);

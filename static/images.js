@@ -2,7 +2,7 @@
 
 import { Problem, call, get, post } from "./api.js";
 import { duration, tick } from "./clock.js";
-import { openDialog, wireDialogs, wireForm } from "./forms.js";
+import { openDialog, wireForm } from "./forms.js";
 import { coalesced, follow } from "./live.js";
 import { Sender } from "./sender.js";
 import { blank, byId, part, setText, showMoment } from "./view.js";
@@ -239,7 +239,6 @@ follow((activity) => {
 }, refreshAll);
 document.addEventListener("visibilitychange", () => document.hidden || refreshAll());
 
-wireDialogs();
 wireForm(byId("upload-form"), async ({ file, sha256 }) => {
   const same = uploads.find((one) => !one.complete && one.name === file.name && one.size === file.size && !senders.get(one.id)?.sending);
   const upload = same ?? await post("/api/images/uploads", { name: file.name, size: file.size, sha256 });

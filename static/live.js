@@ -1,83 +1,92 @@
-// The page's one event stream. It is closed while nobody looks at the page, because a browser opens only
-// six connections to one server over HTTP/1.1, and it goes on from where it was: nothing is missed.
+// What happens, as it happens, for all that the page shows. The stream itself belongs to the whole browser
+// (stream.js). A page that nobody looks at takes its leave, and goes on from where it was: nothing is missed,
+// and a dozen forgotten tabs ask provd for nothing.
 
-import { Problem, get } from "./api.js";
-import { byId } from "./view.js";
+import { showStream } from "./chip.js";
+import { Hub } from "./stream.js";
 
-const LONGEST_WAIT = 30_000;
-
-let last = document.body.dataset.after;
-let source = null;
-let timer = 0;
-let wait = 1000;
+const followers = [];
+let last = Number(document.body.dataset.after);
 let lost = false;
-
-function show(state, words) {
-  byId("live").dataset.live = state;
-  byId("live").textContent = words;
-}
 
 // Calls `onActivity` with each activity, `onReturn` when the stream was lost and is back, and `onProgress`
 // with each download that moved; with null when the stream begins, for it tells then what is still going on.
-export function follow(onActivity, onReturn, onProgress = () => {}) {
-  function open() {
-    close();
-    source = new EventSource(`/events?after=${encodeURIComponent(last)}`);
-    source.addEventListener("open", () => {
-      wait = 1000;
-      byId("stream-lost").hidden = true;
-      show("on", "live");
-      onProgress(null);
-      if (lost) onReturn();
-      lost = false;
-    });
-    source.addEventListener("activity", (event) => {
-      last = event.lastEventId;
-      onActivity(JSON.parse(event.data));
-    });
-    source.addEventListener("progress", (event) => onProgress(JSON.parse(event.data)));
-    source.addEventListener("reset", () => location.reload());
-    source.addEventListener("error", missed);
-  }
+// To be called while the page's modules are run: nothing is told before the last of them is done.
+export function follow(onActivity, onReturn = () => {}, onProgress = () => {}) {
+  followers.push({ onActivity, onReturn, onProgress });
+}
 
-  function close() {
-    clearTimeout(timer);
-    source?.close();
-    source = null;
-  }
-
-  async function missed() {
-    lost = true;
-    byId("stream-lost").hidden = false;
-    show("lost", "reconnecting…");
-    // The browser tries again by itself unless it was refused.
-    if (source?.readyState !== EventSource.CLOSED) return;
-    close();
-    if (await isSignedOut()) {
-      byId("stream-lost").hidden = true;
-      byId("signed-out").hidden = false;
-      show("lost", "signed out");
-      return;
+// What one of them stumbles over is no reason to keep it from the others.
+function each(work) {
+  for (const follower of followers) {
+    try {
+      work(follower);
+    } catch (error) {
+      reportError(error);
     }
-    timer = setTimeout(open, wait);
-    wait = Math.min(2 * wait, LONGEST_WAIT);
   }
-
-  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
-  addEventListener("pagehide", close);
-  addEventListener("pageshow", (event) => event.persisted && open());
-  addEventListener("online", open);
-  if (!document.hidden) open();
 }
 
-async function isSignedOut() {
+const TOLD = {
+  activity({ id, activity }) {
+    if (id <= last) return;
+    last = id;
+    each(({ onActivity }) => onActivity(activity));
+  },
+  begin: () => each(({ onProgress }) => onProgress(null)),
+  progress: ({ download }) => each(({ onProgress }) => onProgress(download)),
+  state({ state, contact }) {
+    showStream(state, contact);
+    if (state === "lost" || state === "out") lost = true;
+    if (state !== "live" || !lost) return;
+    lost = false;
+    each(({ onReturn }) => onReturn());
+  },
+  reset({ newest }) {
+    last = newest;
+    location.reload();
+  },
+};
+
+const hear = (message) => TOLD[message.tell](message);
+
+let say = () => {};
+
+function speakToHub() {
+  const hub = new Hub();
+  const page = { postMessage: hear };
+  addEventListener("online", () => hub.hurry());
+  say = (message) => hub.hear(page, message);
+}
+
+function speakToWorker() {
+  // Another version of provd has another worker.
+  const name = `provd ${document.body.dataset.assets}`;
+  const worker = new SharedWorker("/static/stream-worker.js", { type: "module", name });
+  worker.port.onmessage = ({ data }) => hear(data);
+  worker.addEventListener("error", () => {
+    worker.port.close();
+    speakToHub();
+    sayWhetherSeen();
+  });
+  say = (message) => worker.port.postMessage(message);
+}
+
+function sayWhetherSeen() {
+  say(document.hidden ? { say: "goodbye" } : { say: "hello", after: last });
+}
+
+document.addEventListener("DOMContentLoaded", () => {
   try {
-    await get("/api/operations?limit=1");
-    return false;
-  } catch (problem) {
-    return problem instanceof Problem && problem.status === 401;
+    speakToWorker();
+  } catch {
+    speakToHub();
   }
-}
+  sayWhetherSeen();
+  document.addEventListener("visibilitychange", sayWhetherSeen);
+  addEventListener("pagehide", () => say({ say: "goodbye" }));
+  addEventListener("pageshow", (event) => event.persisted && sayWhetherSeen());
+});
 
 // Makes of many calls few: runs `work` soon, never twice at once, and once more if it was asked for meanwhile.
 export function coalesced(work) {

@@ -1,6 +1,7 @@
 // Puts what the API says into the shapes that the server drew. All of it is text; none of it is markup.
 
-import { roughly, setText, tick } from "./clock.js";
+import { setText, tick } from "./clock.js";
+import { roughly } from "./durations.js";
 
 export { setText };
 export const byId = (id) => document.getElementById(id);
@@ -71,9 +72,9 @@ export function showNote(root, activity) {
 }
 
 // Adds a line to a log, once, and lets the oldest go when there are many.
-export function addLine(log, activity, newestFirst) {
+export function addLine(log, activity, newestFirst, shape = "blank-line") {
   if (log.querySelector(`[data-line="${Number(activity.id)}"]`)) return;
-  const line = blank("blank-line");
+  const line = blank(shape);
   line.dataset.line = activity.id;
   line.dataset.level = activity.level;
   showMoment(part(line, "at"), activity.at);

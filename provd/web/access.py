@@ -22,6 +22,7 @@ from provd.domain.secrets import Secret
 from provd.store import access as rows
 from provd.store.access import Token
 from provd.store.database import Db, Store, now
+from provd.web.page import chosen_theme
 from provd.web.problems import Hesitation
 
 log = logging.getLogger(__name__)
@@ -237,7 +238,7 @@ def blueprint(access: Access, hesitate: Hesitation, *, secure: bool) -> Blueprin
 
 
 async def _page(*, token: str = "", refused: bool = False) -> str:
-    return await render_template("sign-in.html", token=token, refused=refused)
+    return await render_template("sign-in.html", token=token, refused=refused, theme=chosen_theme())
 
 
 async def _posted(name: str) -> str:

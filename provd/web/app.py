@@ -13,6 +13,7 @@ from provd.web import (
     boot,
     boot_files,
     cluster,
+    compression,
     doctor,
     gate,
     grid,
@@ -55,6 +56,7 @@ def create_app(parts: Parts) -> QuartTrio:
         ),
         parts.store,
     )
+    compression.install(app)
     app.register_blueprint(boot.blueprint(parts.desk))
     app.register_blueprint(
         boot_files.blueprint(

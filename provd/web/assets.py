@@ -6,6 +6,7 @@ opened for it.
 
 import gzip
 from collections.abc import Mapping
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -54,9 +55,24 @@ def read_assets(folder: Path) -> Mapping[str, Asset]:
     }
 
 
+@cache
+def ours() -> Mapping[str, Asset]:
+    """The dashboard's, as they were when this process asked first."""
+    return read_assets(static_folder())
+
+
+@cache
+def version() -> str:
+    """Another one when any of them is another: pages of two versions have no worker in common."""
+    digest = blake2b(digest_size=8)
+    for name, asset in ours().items():
+        digest.update(f"{name} {asset.etag}\n".encode())
+    return digest.hexdigest()
+
+
 def blueprint(folder: Path | None = None) -> Blueprint:
     assets = Blueprint("assets", __name__)
-    known = read_assets(folder or static_folder())
+    known = read_assets(folder) if folder else ours()
 
     @assets.get("/static/<name>")
     async def show(name: str) -> Response:

@@ -18,13 +18,20 @@ from provd.domain.lifecycle import ROAD, SETTLED, State
 from provd.server_types import ServerTypeBook
 from provd.store import activity
 from provd.store.database import Store, now
-from provd.web.views import View, rfc3339
+from provd.web import assets
+from provd.web.views import View, activity_view, rfc3339
 
 RECENT = 50
 """Lines and operations in a list that is there for a glance."""
 
+DRAWER_LINES = 100
+"""In the activity drawer, when it is open."""
+
 THEMES = ("light", "dark")
 """What a reader may choose over their system's."""
+
+ROOMS = (("/", "Hosts"), ("/cluster", "Cluster"), ("/images", "Images"), ("/doctor", "Doctor"))
+"""The pages that stand in the header of each."""
 
 
 @frozen
@@ -36,7 +43,8 @@ class Pages:
 
     def open(self, template: str) -> "Page":
         """Before anything is read: what happens meanwhile is told twice rather than not at all."""
-        return Page(self, template, self.store.read(activity.bounds)[1])
+        after, newest = self.store.read(lambda db: (activity.bounds(db)[1], activity.latest(db, 1)))
+        return Page(self, template, after, activity_view(newest[0]) if newest else None)
 
     async def missing(self, error: NotFound) -> Response:
         """An error handler: a page that says what is not there."""
@@ -52,9 +60,10 @@ class Page:
     template: str
     after: int
     """The newest line that it can have shown: its event stream goes on from there."""
+    newest: View | None
+    """That line, for the drawer; none where history is empty."""
 
     def draw(self, **context: object) -> Response:
-        theme = request.cookies.get("theme", "")
         html = (
             environment()
             .get_template(self.template)
@@ -64,11 +73,23 @@ class Page:
                 problem=self.pages.book.problem,
                 now=rfc3339(now()),
                 after=self.after,
-                theme=theme if theme in THEMES else "",
+                newest=self.newest,
+                drawer_lines=DRAWER_LINES,
+                assets=assets.version(),
+                theme=chosen_theme(),
+                rooms=ROOMS,
+                here=request.path,
+                room="/" if request.path.startswith(("/hosts/", "/ops/")) else "",
                 **context,
             )
         )
         return Response(html, content_type="text/html; charset=utf-8")
+
+
+def chosen_theme() -> str:
+    """Of this request's reader; empty: as the system says. `static/theme.js` writes the cookie."""
+    theme = request.cookies.get("theme", "")
+    return theme if theme in THEMES else ""
 
 
 @cache
@@ -114,7 +135,7 @@ def place(step: State, state: State) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The two largest units that say something. `static/clock.js` speaks the same way."""
+    """The two largest units that say something. `static/durations.js` speaks the same way."""
     whole = max(0, int(seconds))
     days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60
     if days:
@@ -125,17 +146,17 @@ def duration(seconds: float) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """As people say what something usually takes. `static/clock.js` speaks the same way."""
+    """As people say what something usually takes. `static/durations.js` speaks the same way."""
     if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
+        return f"{max(1, int(seconds + 0.5))} s"
+    minutes = int(seconds / 60 + 0.5)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def pace(seconds: float, usual: Mapping[str, float]) -> float:
     """How much of the usual time of the whole way is over, after so many seconds in a state.
 
-    What takes longer than it usually does waits at the end of its own part. As in `static/clock.js`.
+    What takes longer than it usually does waits at the end of its own part. As in `static/durations.js`.
     """
     return usual["before_seconds"] + max(0.0, min(seconds, usual["state_seconds"]))
 

@@ -23,7 +23,8 @@ from provd.orchestrator.bell import Bell
 from provd.web.problems import problem
 
 HEARTBEAT_SECONDS = 10.0
-"""A reader that pipelined a second request and vanished is noticed by a failing write alone."""
+"""A reader that pipelined a second request and vanished is noticed by a failing write alone. And a reader
+that hears nothing for longer knows that its connection died (`static/stream.js`)."""
 RETRY_MILLISECONDS = 2_000
 MOST_STREAMS = 64
 """An event costs about 0.2 ms of the loop for each reader, and DHCP answers on the same loop."""
@@ -60,7 +61,8 @@ class EventStream(ResponseBody):
     `rows_after` gives a bounded batch, and a batch is one chunk. `bounds` gives the oldest id kept
     and the newest ever given. Without `last_id` the reader sees what happens from now on. One that
     is older than what is kept, or newer than what was ever given (another database), gets a single
-    `reset` event that says "load the page again", and goes on from the newest.
+    `reset` event that says "load the page again", and goes on from the newest. A `beat` event breaks
+    each silence; scripts never see a comment.
 
     A running download that moved is a `progress` event, at most every `PROGRESS_SECONDS`; one that is
     over, whether or not it came to its end, is told once more, with `running: false`.
@@ -131,7 +133,7 @@ class EventStream(ResponseBody):
                 self._show_at = trio.current_time() + PROGRESS_SECONDS
                 return frames
             if trio.current_time() >= beat_at:
-                return b": beat\n\n"
+                return BEAT
             # Downloads ring more often than they are shown: until then nobody listens to them.
             with trio.move_on_at(beat_at if may_show else min(beat_at, self._show_at)):
                 await _first_of(bells if may_show else bells[:1])
@@ -214,3 +216,6 @@ def _frame(event: str, data: Mapping[str, object], id: int | None = None) -> byt
     text = json.dumps(data, separators=(",", ":"))
     number = f"id: {id}\n" if id is not None else ""
     return f"{number}event: {event}\ndata: {text}\n\n".encode("ascii")
+
+
+BEAT = _frame("beat", {})

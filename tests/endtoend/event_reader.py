@@ -33,7 +33,7 @@ class EventReader:
 
     @property
     def events(self) -> list[Event]:
-        """The whole frames so far; comments and the reconnection time are none."""
+        """The whole frames so far that have an id; beats and the reconnection time have none."""
         frames = self.raw.decode().split("\n\n")[:-1]
         fields = [dict(line.split(": ", 1) for line in frame.splitlines()) for frame in frames]
         return [

@@ -153,7 +153,7 @@ async def test_a_revoked_reader_is_ended_and_the_others_hear_the_heart_beat(worl
             await busy.ended.wait()
         assert busy.ids == []
         assert (await provd("token", "revoke", "b", config=world.lab.configuration)).status == 0
-        await good.until(": beat")
+        await good.until("event: beat")
         with trio.fail_after(5):
             await quiet.ended.wait()
         assert len(quiet.ids) == 1

@@ -9,7 +9,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from subprocess import DEVNULL
@@ -39,6 +39,8 @@ class Doorway:
 
     daemon_port: int
     open: trio.Event = field(factory=trio.Event)
+    guard: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+    """Awaited by each connection before it comes to the door."""
     inside: int = 0
     """How many connections are on their way."""
 
@@ -57,6 +59,7 @@ class Doorway:
 
     async def _receive(self, machine: trio.SocketStream) -> None:
         async with machine:
+            await self.guard()
             while not self.open.is_set():
                 await self.open.wait()
             self.inside += 1

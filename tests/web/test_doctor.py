@@ -140,5 +140,7 @@ async def test_the_page_shows_router_settings_with_our_addresses(app: QuartTrio,
 async def test_the_page_holds_nothing_inline(app: QuartTrio) -> None:
     """No script and no style of its own: the Content-Security-Policy would drop it."""
     html = await (await ask(app, "GET", "/doctor")).get_data(as_text=True)
-    assert re.findall(r"<script[^>]*>", html) == ['<script type="module" src="/static/look-again.js">']
+    assert re.findall(r"<script[^>]*>", html) == [
+        f'<script type="module" src="/static/{name}.js">' for name in ("page", "look-again")
+    ]
     assert not re.search(r"<style|style=|\son\w+=", html)

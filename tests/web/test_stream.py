@@ -20,6 +20,7 @@ from provd.web.stream import EventStream, event_response, last_event_id
 
 AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
 BATCH = 3
+BEAT = b"event: beat\ndata: {}\n\n"
 
 
 class History:
@@ -97,13 +98,13 @@ async def test_reader_without_a_gap_is_not_reset(last_id: int) -> None:
 
 
 async def test_silence_is_broken_by_beats(autojump_clock: trio.testing.MockClock) -> None:
-    """A comment every heartbeat, and an event at once when there is one."""
+    """A frame that scripts can see every heartbeat, and without an id; an event at once when there is one."""
     history = History()
     async with history.stream(heartbeat_seconds=10) as events:
         reader = aiter(events)
         await anext(reader)
         began = trio.current_time()
-        assert [await anext(reader) for _ in range(3)] == [b": beat\n\n"] * 3
+        assert [await anext(reader) for _ in range(3)] == [BEAT] * 3
         assert trio.current_time() - began == 30
         async with trio.open_nursery() as nursery:
 
@@ -255,7 +256,7 @@ async def test_a_download_that_is_over_is_told_once_more(autojump_clock: trio.te
         assert progress(await anext(reader)) == [("a", 1, True), ("b", 1, True)]
         files.put("a", None)
         assert progress(await anext(reader)) == [("a", 1, False)]
-        assert await anext(reader) == b": beat\n\n"
+        assert await anext(reader) == BEAT
 
 
 async def test_progress_and_history_do_not_hold_each_other_up(
@@ -279,7 +280,7 @@ async def test_progress_and_history_do_not_hold_each_other_up(
                 await trio.sleep(0.1)
 
         nursery.start_soon(ring)
-        assert await anext(reader) == b": beat\n\n"
+        assert await anext(reader) == BEAT
         assert trio.current_time() - began == 10
         nursery.cancel_scope.cancel()
 

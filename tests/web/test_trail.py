@@ -1,7 +1,7 @@
 """The trail as the API and the host's page have it: stations in order, captures, and the wake-up button."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -16,8 +16,9 @@ from scapy.all import UDP, PcapReader  # type: ignore[attr-defined]
 from provd.domain.contacts import Contact, Hop
 from provd.domain.hosts import Host, HostId, HostOptions, Mac, OperationId
 from provd.domain.lifecycle import Fact
-from provd.domain.operations import Kind
+from provd.domain.operations import Kind, Outcome
 from provd.netboot.recorder import FlightRecorder
+from provd.orchestrator.attempt import last_attempt
 from provd.orchestrator.bell import Bell
 from provd.orchestrator.downloads import Progress
 from provd.orchestrator.fleet import Change, Fleet
@@ -32,6 +33,8 @@ from provd.web.gate import Plane
 from provd.web.trail import BLANK_STATION, blueprint, progress_view, trail_view
 
 MAC, STRANGER = Mac("52:54:00:00:00:01"), Mac("52:54:00:00:00:99")
+REST = ["report", "phone_home", "ready"]
+"""What provd hears of on its web server alone, whatever else it serves."""
 EVIL = "<script>alert('1')</script>"
 
 
@@ -76,6 +79,10 @@ class World:
         found = await (await self.app.test_client().get("/api/hosts/1/trail")).get_json()
         return {station["hop"]: station["place"] for station in found["stations"]}
 
+    def view(self, host: Host) -> Mapping[str, Any]:
+        attempt = self.store.read(lambda db: last_attempt(db, host.id))
+        return trail_view(host, self.trail, self.recorder, self.waker, attempt)
+
     def messages(self) -> list[str]:
         return [line.message for line in self.store.read(lambda db: activity.after(db, 0, 100))]
 
@@ -93,9 +100,8 @@ async def test_what_lies_ahead_of_an_installation_is_shown_before_it_begins(stor
     """The whole road, without the stations that not every machine passes."""
     world = World(store)
     await world.host(Fact.REBUILD_STARTED)
-    assert await world.stations() == dict.fromkeys(
-        ["discover", "loader", "ipxe", "script", "kernel", "initrd", "answer"], "ahead"
-    )
+    road = ["loader", "ipxe", "script", "kernel", "initrd", "answer", *REST]
+    assert await world.stations() == {"discover": "expected"} | dict.fromkeys(road, "ahead")
 
 
 async def test_a_boot_in_progress_has_a_past_a_present_and_a_next(store: Store) -> None:
@@ -111,7 +117,7 @@ async def test_a_boot_in_progress_has_a_past_a_present_and_a_next(store: Store) 
         "kernel": "ahead",
         "initrd": "ahead",
         "answer": "ahead",
-    }
+    } | dict.fromkeys(REST, "ahead")
     found = await (await world.app.test_client().get("/api/hosts/1/trail")).get_json()
     expected = {station["hop"]: station for station in found["stations"]}["script"]
     ahead = datetime.fromisoformat(expected["expected_by"]) - now()
@@ -128,7 +134,7 @@ async def test_the_missing_hop_is_marked_and_explained(store: Store) -> None:
     assert (await world.stations())["loader"] == "expected"
     await world.trail._miss(MAC)
     assert (await world.stations())["loader"] == "missing"
-    view: Any = trail_view(host, world.trail, world.recorder, world.waker)
+    view: Any = world.view(host)
     assert "PXE-E18" in view["missing"]["message"]
     assert view["stations"][1]["message"] == view["missing"]["message"]
 
@@ -147,7 +153,7 @@ async def test_what_provd_cannot_hear_is_not_shown_as_ahead(
     """Another DHCP server, another web server: their part of the road is theirs."""
     world = World(store, **more)
     await world.host(Fact.REBUILD_STARTED)
-    assert list(await world.stations()) == road
+    assert list(await world.stations()) == [*road, *REST]
 
 
 async def test_a_machine_that_is_not_installed_has_only_a_past(store: Store) -> None:
@@ -173,6 +179,92 @@ async def test_a_boot_before_the_rebuild_is_no_part_of_it(store: Store) -> None:
         )
 
     await world.fleet.change(arm)
+    found = await world.stations()
+    assert found.pop("discover") == "expected"
+    assert set(found.values()) == {"ahead"}
+
+
+async def finish(world: World, outcome: Outcome, detail: str = "") -> None:
+    def close(change: Change) -> None:
+        [operation] = operations.active(change.db)
+        if outcome is not Outcome.DONE:
+            change.fact(HostId(1), Fact.BROKEN_OFF, detail)
+        operations.close(change.db, operation.id, outcome, detail, change.at)
+
+    await world.fleet.change(close)
+
+
+async def tell(world: World, *facts: Fact) -> None:
+    for fact in facts:
+        await world.fleet.change(lambda change, fact=fact: change.fact(HostId(1), fact, f"told {fact}"))
+
+
+WHOLE = (Fact.SCRIPT_FETCHED, Fact.ANSWER_SENT, Fact.INSTALL_REPORTED, Fact.PHONED_HOME)
+
+
+async def test_an_attempt_is_told_from_its_first_packet_to_ready(store: Store) -> None:
+    """However often the machine has booted its own disk since, and though the trail itself knows nothing."""
+    world = World(store)
+    host = await world.host(Fact.REBUILD_STARTED)
+    await tell(world, *WHOLE, Fact.JOIN_STARTED)
+    assert await world.stations() == {
+        **dict.fromkeys(["script", "answer", "report", "phone_home"], "done"),
+        "join": "here",
+        "ready": "expected",
+    }
+    await tell(world, Fact.COMPLETED)
+    await finish(world, Outcome.DONE)
+    world.hear(Hop.DISCOVER, Hop.LOADER, Hop.SCRIPT)
+    view = world.view(world.fleet.host(host.id))
+    stations = {station["hop"]: station for station in view["stations"]}
+    assert list(stations) == ["script", "answer", "report", "phone_home", "join", "ready"]
+    assert {station["place"] for station in stations.values()} == {"done"}
+    assert stations["ready"]["message"] == "told completed"
+    assert view["operation"]["id"] == 1
+    assert view["last"]["hop"] == "script", "heard last is what it does now"
+
+
+async def test_an_attempt_that_came_to_nothing_says_where(store: Store) -> None:
+    """The station that was never reached is missing, with the words of whoever gave up."""
+    world = World(store)
+    await world.host(Fact.REBUILD_STARTED)
+    await tell(world, Fact.SCRIPT_FETCHED, Fact.ANSWER_SENT)
+    await finish(world, Outcome.FAILED, "waited in vain")
+    found = await (await world.app.test_client().get("/api/hosts/1/trail")).get_json()
+    stations = {station["hop"]: station for station in found["stations"]}
+    assert (stations["report"]["place"], stations["report"]["message"]) == ("missing", "waited in vain")
+    assert [stations[hop]["place"] for hop in ("phone_home", "ready")] == ["ahead", "ahead"]
+
+
+async def test_a_restart_of_the_daemon_forgets_no_station(store: Store) -> None:
+    """What was written down of a boot in progress is still passed, and the next is expected."""
+    world = World(store)
+    await world.host(Fact.REBUILD_STARTED)
+    await tell(world, Fact.SCRIPT_FETCHED)
+    assert await world.stations() == {
+        "script": "here",
+        "kernel": "expected",
+        **dict.fromkeys(["initrd", "answer", *REST], "ahead"),
+    }
+
+
+async def test_what_was_heard_often_is_counted(store: Store) -> None:
+    """History leaves out what is repeated at once; the trail knows how often it was."""
+    world = World(store)
+    await world.host(Fact.REBUILD_STARTED)
+    await tell(world, Fact.SCRIPT_FETCHED, Fact.ANSWER_SENT)
+    world.hear(*[Hop.SCRIPT] * 3)
+    found = await (await world.app.test_client().get("/api/hosts/1/trail")).get_json()
+    assert {station["hop"]: station["times"] for station in found["stations"]}["script"] == 3
+
+
+async def test_a_member_that_waits_to_leave_is_expected_nowhere(store: Store) -> None:
+    """Its rebuild has begun, and its machine has nothing to do yet."""
+    world = World(store)
+    host = await world.host()
+    await world.fleet.change(
+        lambda change: operations.open_(change.db, host, Kind.REBUILD, "a test", change.at)
+    )
     assert set((await world.stations()).values()) == {"ahead"}
 
 
@@ -187,17 +279,16 @@ async def test_the_fragment_shows_what_the_api_says_and_escapes_it(store: Store)
     stamp = f"{now().isoformat(timespec='milliseconds')}"
 
     def draw() -> str:
-        view = trail_view(host, world.trail, world.recorder, world.waker)
+        view = world.view(host)
         return template.render(trail=view, blank_station=BLANK_STATION, now=stamp)
 
     empty = draw()
-    assert empty.count("data-hop=") == 8, "seven stations, and the blank one"
-    assert " disabled title=" in empty, "there is no LAN to wake it in"
+    assert empty.count("data-hop=") == 11, "ten stations, and the blank one"
     world.hear(Hop.DISCOVER, message=EVIL, address=EVIL)
     world.recorder.record(MAC, source=("0.0.0.0", 68), target=("192.0.2.1", 67), payload=b"x")
     drawn = draw()
     assert EVIL not in drawn
-    assert drawn.count("&lt;script&gt;") == 3, "the station's title, the message and the address"
+    assert drawn.count("&lt;script&gt;") == 3, "the message twice, and the address"
     assert 'data-place="expected"' in drawn
     assert "left</span>" in drawn
     assert "style=" not in drawn
