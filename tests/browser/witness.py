@@ -31,18 +31,27 @@ class Witness:
     def watch_shared_workers(self, devtools: CDPSession) -> None:
         """Of the whole browser. Playwright does not know them: what they say comes in parcels of DevTools."""
 
+        def order(session: str, *methods: str) -> None:
+            for number, method in enumerate(methods):
+                message = json.dumps({"id": number, "method": method})
+                devtools.send("Target.sendMessageToTarget", {"sessionId": session, "message": message})
+
         def listen(event: Mapping[str, Any]) -> None:
             target = event["targetInfo"]
             if target["type"] == "shared_worker":
                 which = {"targetId": target["targetId"], "flatten": False}
                 session = devtools.send("Target.attachToTarget", which)["sessionId"]
                 # What was said before somebody listened is told again.
-                for number, method in enumerate(("Runtime.enable", "Log.enable")):
-                    message = json.dumps({"id": number, "method": method})
-                    devtools.send("Target.sendMessageToTarget", {"sessionId": session, "message": message})
+                order(session, "Runtime.enable", "Log.enable")
+
+        def hear(event: Mapping[str, Any]) -> None:
+            # A worker that ends with its last page, and is wanted by the next, waits for whoever listens.
+            if json.loads(event["message"]).get("method") == "Inspector.targetReloadedAfterCrash":
+                order(event["sessionId"], "Runtime.enable", "Log.enable", "Runtime.runIfWaitingForDebugger")
+            self._worker_said(event)
 
         devtools.on("Target.targetCreated", listen)
-        devtools.on("Target.receivedMessageFromTarget", self._worker_said)
+        devtools.on("Target.receivedMessageFromTarget", hear)
         devtools.send("Target.setDiscoverTargets", {"discover": True})
 
     def announce(self, *patterns: str) -> None:
