@@ -6,8 +6,8 @@ from datetime import datetime
 from attrs import frozen
 
 from provd.domain.activity import LEFT, RELEASED, REMOVED, Activity
-from provd.domain.lifecycle import ROAD, SETTLED, State
-from provd.domain.operations import Departure, Kind, Operation, Outcome, Stage
+from provd.domain.lifecycle import SETTLED, State
+from provd.domain.operations import ROADS, Departure, Kind, Operation, Outcome, Stage
 from provd.web.views import View, rfc3339
 
 
@@ -45,13 +45,6 @@ STATIONS: Mapping[State, Station] = {
     State.JOINING: Station("joining", "Joins the cluster"),
     State.READY: Station("ready", "Ready"),
 }
-
-ROADS: Mapping[Kind, Sequence[State]] = {
-    Kind.REBUILD: ROAD,
-    Kind.REJOIN: ROAD[ROAD.index(State.FIRST_BOOT) :],
-    Kind.DECOMMISSION: (),
-}
-"""The states through which an operation leads a host."""
 
 EVENTS: Mapping[str, Station] = {RELEASED: LEAVING, LEFT: INVENTORY, REMOVED: GONE}
 STAGES: Mapping[Stage, Station] = {Stage.ASKED: TURN, Stage.RELEASED: LEAVING, Stage.LEFT: INVENTORY}
