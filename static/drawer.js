@@ -89,7 +89,8 @@ export function toggleDrawer() {
   if (isOpen()) return close();
   before = document.activeElement;
   remember(true);
-  log.focus();
+  // The drawer is at the foot of the window wherever the page stands.
+  byId("drawer-scroll").focus({ preventScroll: true });
 }
 
 function close() {

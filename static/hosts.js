@@ -48,7 +48,8 @@ function choose() {
 }
 
 function wireFilters() {
-  filters.addEventListener("input", choose);
+  // What has no name is no choice of hosts, as the box that selects all.
+  filters.addEventListener("input", ({ target }) => target.name && choose());
   filters.addEventListener("submit", (event) => {
     event.preventDefault();
     choose();

@@ -31,7 +31,7 @@ function show({ operation, stations, last, packets }) {
     before = station.at ?? before;
     return item;
   }));
-  part(trail, "nothing").hidden = stations.length > 0;
+  part(trail, "nothing").hidden = stations.length > 0 || Boolean(last);
   part(trail, "last").hidden = !last;
   showMoment(part(trail, "last-at"), last?.at);
   setText(part(trail, "last-message"), last?.message ?? "");

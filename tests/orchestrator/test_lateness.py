@@ -79,7 +79,7 @@ def test_when_it_is_late(evidence: Evidence, late: bool) -> None:
     assert bool(found.reasons) is late
 
 
-@pytest.mark.parametrize("state", SETTLED)
+@pytest.mark.parametrize("state", sorted(SETTLED))
 def test_who_has_arrived_is_not_late(state: State) -> None:
     """A host that nobody waits for stays as long as it likes."""
     assert not judge(after(10**6, state=state)).late

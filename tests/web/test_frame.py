@@ -44,7 +44,7 @@ async def test_every_page_has_the_frame(parts: Parts) -> None:
     for path, page in (await pages(parts)).items():
         tags = [tag for tag, _ in page.elements]
         assert [tags.count(tag) for tag in ("header", "main", "h1")] == [1, 1, 1], path
-        assert page.by_id("drawer")["aria-label"] == "Activity"
+        assert page.by_id("drawer")["aria-label"] == "Activity of all hosts"
         body = page.elements[tags.index("body") :]
         assert next(attributes for tag, attributes in body if tag == "a") == {
             "class": "skip",
@@ -137,7 +137,7 @@ async def test_the_drawer_is_closed_and_says_so(parts: Parts) -> None:
     assert (button["aria-expanded"], button["aria-controls"]) == ("false", "drawer-body")
     assert "hidden" in page.by_id("drawer-body")
     log = page.by_id("drawer-lines")
-    assert {"tabindex", "aria-label"} <= log.keys()
+    assert {"tabindex", "aria-label"} <= page.by_id("drawer-scroll").keys()
     answer = await (await get(parts, f"/api/activity?limit={log['data-keep']}")).get_json()
     assert len(answer["activity"]) == DRAWER_LINES
     assert answer["activity"][0]["message"] == f"line {DRAWER_LINES - 1}"
