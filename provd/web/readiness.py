@@ -84,7 +84,7 @@ def ports(parts: Parts) -> Item:
 def loaders(parts: Parts) -> Item:
     known = parts.boot.loaders
     if not parts.config.pxe.enabled:
-        return Item("iPXE", Ready.OFF, "pxe.enabled is false: machines get it from elsewhere.")
+        return Item("iPXE", Ready.OFF, "pxe.enabled is false: provd hands out none.")
     if missing := known.missing():
         return Item("iPXE", Ready.PROBLEM, f"{missing[0]}.", "Then restart provd.", "/doctor")
     return Item("iPXE", Ready.OK, f"There is a build for {', '.join(sorted(known.usual))}.")
