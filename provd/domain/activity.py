@@ -8,6 +8,11 @@ from attrs import frozen
 from provd.domain.hosts import HostId, OperationId
 from provd.domain.lifecycle import State
 
+RELEASED = "cluster.released"
+LEFT = "cluster.left"
+REMOVED = "host.removed"
+"""Events by which the way of a member out of its cluster, and of a host out of provd, is told."""
+
 
 class Level(StrEnum):
     INFO = "info"

@@ -1,5 +1,6 @@
 """What provd is doing to a host. One operation has a host at a time, and holds its lock."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -7,6 +8,7 @@ from attrs import frozen
 
 from provd.domain.cluster import Node
 from provd.domain.hosts import HostId, OperationId
+from provd.domain.lifecycle import ROAD, State
 
 
 class Kind(StrEnum):
@@ -15,6 +17,14 @@ class Kind(StrEnum):
     """The end of a rebuild once more: its join failed, and the installed system is still there."""
     DECOMMISSION = "decommission"
     """Out of the cluster and out of provd; the machine's disks are left alone."""
+
+
+ROADS: Mapping[Kind, Sequence[State]] = {
+    Kind.REBUILD: ROAD,
+    Kind.REJOIN: ROAD[ROAD.index(State.FIRST_BOOT) :],
+    Kind.DECOMMISSION: (),
+}
+"""The states through which an operation leads a host."""
 
 
 @frozen(kw_only=True)

@@ -10,7 +10,7 @@ not, the cluster must see it offline first, and a human sees to that.
 
 from collections.abc import Awaitable, Callable
 
-from provd.domain.activity import Level, News
+from provd.domain.activity import REMOVED, Level, News
 from provd.domain.errors import Conflict, InventoryFailed
 from provd.domain.hosts import Host
 from provd.domain.lifecycle import SETTLED
@@ -81,7 +81,7 @@ class Decommission:
         host = hosts.get(change.db, operation.host_id)
         change.note(
             News(
-                event="host.removed",
+                event=REMOVED,
                 message=f"{host.hostname} ({host.mac}) was removed: it has left the cluster",
                 host_id=host.id,
                 operation_id=operation.id,

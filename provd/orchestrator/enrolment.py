@@ -3,7 +3,7 @@
 from itertools import count
 
 from provd.config import Config
-from provd.domain.activity import News
+from provd.domain.activity import REMOVED, News
 from provd.domain.errors import Conflict, Invalid
 from provd.domain.hosts import Host, HostId, HostOptions, Mac
 from provd.orchestrator.fleet import Change, Fleet
@@ -92,7 +92,7 @@ class Enrolment:
                 )
             change.note(
                 News(
-                    event="host.removed",
+                    event=REMOVED,
                     message=f"{host.hostname} ({host.mac}) removed by {by}",
                     host_id=host_id,
                 )

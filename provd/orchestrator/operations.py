@@ -48,6 +48,9 @@ _LEVELS: Mapping[Outcome, Level] = {
 }
 
 
+A_BUG = "a bug in provd"
+
+
 class Story(Protocol):
     """What an operation does. `begin`, `conclude` and `break_off` run inside the operation's transactions."""
 
@@ -203,4 +206,4 @@ def describe(exc: Exception) -> str:
         if foreseen is not None and unforeseen is None:
             return "; ".join(str(leaf) for leaf in leaves_of(foreseen))
     log.error("an operation met a bug", exc_info=exc)
-    return f"a bug in provd ({type(exc).__name__}); the journal has the traceback"
+    return f"{A_BUG} ({type(exc).__name__}); the journal has the traceback"

@@ -8,8 +8,8 @@ from statistics import median
 from attrs import frozen
 
 from provd.domain.hosts import Host
-from provd.domain.lifecycle import ROAD, State
-from provd.domain.operations import Kind, Operation
+from provd.domain.lifecycle import State
+from provd.domain.operations import ROADS, Operation
 from provd.store import activity, operations
 from provd.store.activity import Passage
 from provd.store.database import Store
@@ -18,13 +18,6 @@ REBUILDS = 200
 """How far back it is looked, in rebuilds of all hosts together."""
 SAMPLES = 20
 """Of one stage, the newest: hardware and images change."""
-
-ROADS: Mapping[Kind, Sequence[State]] = {
-    Kind.REBUILD: ROAD,
-    Kind.REJOIN: ROAD[ROAD.index(State.FIRST_BOOT) :],
-    Kind.DECOMMISSION: (),
-}
-"""The states through which an operation leads a host."""
 
 
 @frozen(kw_only=True)

@@ -61,6 +61,22 @@ WAITS: Mapping[State, Wait] = {
 }
 
 
+IN_VAIN = ", in vain: "
+
+
+def in_vain(seconds: float, wait: Wait) -> str:
+    return f"waited {duration(seconds)} for {wait.expected}{IN_VAIN}{wait.look_at}"
+
+
+def split_in_vain(sentence: str) -> tuple[str, str, str]:
+    """What `in_vain` said, what to look at, and what was added behind it; empty where it did not say it."""
+    for wait in WAITS.values():
+        before, said, added = sentence.partition(f" for {wait.expected}{IN_VAIN}{wait.look_at}")
+        if said:
+            return f"{before} for {wait.expected}, in vain", wait.look_at, added.removeprefix("; ")
+    return "", "", ""
+
+
 class Waits:
     """Waits with the deadlines of the configuration, or of a host's server type."""
 
@@ -85,8 +101,7 @@ class Waits:
         with trio.move_on_after(seconds) as scope:
             yield
         if scope.cancelled_caught:
-            wait = WAITS[state]
-            raise DeadlinePassed(f"waited {duration(seconds)} for {wait.expected}, in vain: {wait.look_at}")
+            raise DeadlinePassed(in_vain(seconds, WAITS[state]))
 
     def seconds_allowed(self, host: Host, state: State) -> float | None:
         """How long the host may stay in `state`; None where nobody is working on it."""

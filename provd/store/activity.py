@@ -1,12 +1,12 @@
 """What happened, append-only. The event stream reads from here, so a slow reader needs no queue."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from attrs import frozen
 
-from provd.domain.activity import Activity, Level, News
+from provd.domain.activity import LEFT, RELEASED, REMOVED, Activity, Level, News
 from provd.domain.hosts import HostId, OperationId
 from provd.domain.lifecycle import State
 from provd.store.database import Db, moment, timestamp
@@ -47,10 +47,18 @@ def append(db: Db, news: News, at: datetime) -> Activity:
     return _activity(row)
 
 
-def after(db: Db, last_id: int, limit: int) -> list[Activity]:
-    """What came after `last_id`, oldest first."""
-    rows = db.execute("SELECT * FROM activity WHERE id > ? ORDER BY id LIMIT ?", (last_id, limit))
-    return [_activity(row) for row in rows]
+def after(
+    db: Db,
+    last_id: int,
+    limit: int,
+    *,
+    host_id: HostId | None = None,
+    operation_id: OperationId | None = None,
+    until: int | None = None,
+) -> list[Activity]:
+    """What came after `last_id`, and no later than `until`, oldest first."""
+    where = {"id >": last_id, "id <=": until, "host_id =": host_id, "operation_id =": operation_id}
+    return _select(db, where, "ORDER BY id", limit)
 
 
 def bounds(db: Db) -> tuple[int, int]:
@@ -63,17 +71,58 @@ def bounds(db: Db) -> tuple[int, int]:
 
 
 def latest(
-    db: Db, limit: int, *, host_id: HostId | None = None, operation_id: OperationId | None = None
+    db: Db,
+    limit: int,
+    *,
+    host_id: HostId | None = None,
+    operation_id: OperationId | None = None,
+    before: int | None = None,
 ) -> list[Activity]:
-    """The newest `limit` lines, newest first, of one host or operation when one is given."""
+    """The newest `limit` lines, newest first; of one host or operation, or before a line, where given."""
+    where = {"id <": before, "host_id =": host_id, "operation_id =": operation_id}
+    return _select(db, where, "ORDER BY id DESC", limit)
+
+
+def turning_points(db: Db, operation_id: OperationId) -> list[Activity]:
+    """The lines of an operation that changed its host's state, or how its host leaves; oldest first."""
     rows = db.execute(
         """SELECT * FROM activity
-            WHERE (:host IS NULL OR host_id = :host)
-              AND (:operation IS NULL OR operation_id = :operation)
-            ORDER BY id DESC LIMIT :limit""",
-        {"host": host_id, "operation": operation_id, "limit": limit},
+            WHERE operation_id = ? AND (before IS NOT after OR event IN (?, ?, ?))
+            ORDER BY id""",
+        (operation_id, RELEASED, LEFT, REMOVED),
     )
     return [_activity(row) for row in rows]
+
+
+def troubles(db: Db, operation_id: OperationId, limit: int) -> list[Activity]:
+    """The last `limit` warnings and errors of an operation that are not its end, oldest first."""
+    rows = db.execute(
+        """SELECT * FROM activity
+            WHERE operation_id = ? AND level <> ? AND event NOT LIKE 'operation.%'
+            ORDER BY id DESC LIMIT ?""",
+        (operation_id, Level.INFO, limit),
+    )
+    return [_activity(row) for row in rows][::-1]
+
+
+def seen_last(db: Db, operation_id: OperationId) -> list[Activity]:
+    """The last line that was neither its end nor its host's, if there is one."""
+    rows = db.execute(
+        """SELECT * FROM activity
+            WHERE operation_id = ? AND event NOT LIKE 'operation.%' AND after IS NOT ?
+            ORDER BY id DESC LIMIT 1""",
+        (operation_id, State.FAILED),
+    )
+    return [_activity(row) for row in rows]
+
+
+def extent(db: Db, operation_id: OperationId) -> tuple[int, int]:
+    """How many lines an operation has, and the id of its first (0: none)."""
+    row = db.execute(
+        "SELECT count(*) AS lines, coalesce(min(id), 0) AS first FROM activity WHERE operation_id = ?",
+        (operation_id,),
+    ).fetchone()
+    return row["lines"], row["first"]
 
 
 def passages(db: Db, rebuilds: int) -> list[Passage]:
@@ -113,6 +162,14 @@ def milestones(db: Db, operation_id: OperationId, events: Iterable[str]) -> list
 def prune(db: Db, at: datetime) -> None:
     """Forget what is older than `KEPT`. Ids are never given twice, so a late reader notices."""
     db.execute("DELETE FROM activity WHERE at < ?", (timestamp(at - KEPT),))
+
+
+def _select(db: Db, where: Mapping[str, int | None], order: str, limit: int) -> list[Activity]:
+    """Only with the conditions that are given, so that SQLite finds the index for them."""
+    given = {condition: value for condition, value in where.items() if value is not None}
+    conditions = " AND ".join(f"{condition} ?" for condition in given) or "TRUE"
+    rows = db.execute(f"SELECT * FROM activity WHERE {conditions} {order} LIMIT ?", (*given.values(), limit))
+    return [_activity(row) for row in rows]
 
 
 def _activity(row: sqlite3.Row) -> Activity:

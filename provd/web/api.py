@@ -11,8 +11,10 @@ from provd.orchestrator.rehearsal.view import rehearsal_view
 from provd.store import activity, hosts, operations
 from provd.web import bodies
 from provd.web.host_views import all_hosts, lateness_of, lateness_view, one_host
+from provd.web.log_download import download
 from provd.web.parts import Parts
 from provd.web.rehearsal import blocked, tell_overridden
+from provd.web.standing import standing_view
 from provd.web.views import (
     View,
     activity_view,
@@ -143,6 +145,16 @@ def blueprint(parts: Parts) -> Blueprint:
     async def show_operation(operation_id: int) -> Response:
         return jsonify(operation_view(read(lambda db: operations.get(db, OperationId(operation_id)))))
 
+    @api.get("/operations/<id:operation_id>/standing")
+    async def tell_standing(operation_id: int) -> Response:
+        operation = read(lambda db: operations.get(db, OperationId(operation_id)))
+        return jsonify(standing_view(parts, operation))
+
+    @api.get("/operations/<id:operation_id>/log.<any(txt,ndjson):form>")
+    async def download_log(operation_id: int, form: str) -> Response:
+        operation = read(lambda db: operations.get(db, OperationId(operation_id)))
+        return download(parts.store, operation, form)
+
     @api.post("/operations/<id:operation_id>/cancel")
     async def cancel_operation(operation_id: int) -> Response:
         return jsonify(operation_view(await parts.operations.cancel(OperationId(operation_id), g.actor)))
@@ -161,15 +173,23 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @api.get("/activity")
     async def list_activity() -> Response:
-        host_id, operation_id = _number("host_id"), _number("operation_id")
-        lines = read(
-            lambda db: activity.latest(
-                db,
-                _limit(),
-                host_id=HostId(host_id) if host_id is not None else None,
-                operation_id=OperationId(operation_id) if operation_id is not None else None,
+        """Newest first, from `?before=` back; with `?after=` oldest first, from there on."""
+        host, operation = _number("host_id"), _number("operation_id")
+        before, after = _number("before"), _number("after")
+        host_id = HostId(host) if host is not None else None
+        operation_id = OperationId(operation) if operation is not None else None
+        if before is not None and after is not None:
+            raise Invalid("before goes back and after goes on: only one of them can be", "after")
+        if after is not None:
+            lines = read(
+                lambda db: activity.after(db, after, _limit(), host_id=host_id, operation_id=operation_id)
             )
-        )
+        else:
+            lines = read(
+                lambda db: activity.latest(
+                    db, _limit(), host_id=host_id, operation_id=operation_id, before=before
+                )
+            )
         return jsonify({"activity": [activity_view(line) for line in lines]})
 
     @api.get("/sightings")

@@ -58,6 +58,10 @@ class Witness:
         """What matches one of `patterns` is meant to be; that none comes of it is a failure too."""
         self.announced.update(dict.fromkeys(patterns, False))
 
+    def tolerate(self, *patterns: str) -> None:
+        """What matches one of `patterns` may come, or not: it is a matter of moments."""
+        self.announced.update(dict.fromkeys(patterns, True))
+
     def testify(self) -> None:
         """At the end of a test."""
         complaints = [f"- {complaint}" for complaint in self.complaints]

@@ -152,9 +152,9 @@ async def test_one_that_has_left_and_does_not_restart(room: Room) -> None:
     who = await room.leaver("pve2")
     assert not await room.leaving.leave_running(who, room.departure(who))
     assert room.nodes() == ["pve1", "pve3"]
-    assert room.lab.told()[-1].startswith(
-        "pve2 has left the cluster; restart it, or switch it off, by hand: "
-    )
+    *_, advice, left = room.lab.told()
+    assert advice.startswith("pve2 has left the cluster; restart it, or switch it off, by hand: ")
+    assert left == "pve2 is out of the cluster"
 
 
 async def test_one_that_is_off_is_struck_out(room: Room) -> None:

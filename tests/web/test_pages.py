@@ -1,32 +1,27 @@
 """The dashboard's pages: drawn from a real database for every state, nothing inline, all text escaped."""
 
 import re
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from provd.config import load_config
 from provd.daemon import open_parts
-from provd.domain.activity import Activity, Level
-from provd.domain.hosts import HostId, Mac, OperationId
+from provd.domain.activity import Level
+from provd.domain.hosts import Mac, OperationId
 from provd.domain.lifecycle import ROAD, SETTLED, State
-from provd.domain.operations import Kind, Operation, Outcome
 from provd.domain.secrets import Secret
 from provd.orchestrator.fleet import Change
 from provd.store import operations
 from provd.web import access, assets
 from provd.web.grid import GROUPS
-from provd.web.operation import steps
 from provd.web.page import due, duration, environment
 from provd.web.parts import Parts
 from web.looking import (
     EVIL,
     HASH,
     Page,
-    active,
     config_in,
-    end,
     every_page,
     get,
     host_in,
@@ -56,20 +51,13 @@ async def test_a_host_in_any_state_can_be_looked_at(parts: Parts, state: State) 
 
 
 async def test_the_password_is_asked_for_only_when_nobody_has_it(parts: Parts) -> None:
-    """Neither dialog nor form asks for what a credential file or a human has given already."""
+    """The dialog does not ask for what a credential file has; what was given was for one operation."""
     host = await host_in(parts, State.FIRST_BOOT)
     assert "rebuild-password" in Page(await html(parts, f"/hosts/{host.id}")).all("id")
-    assert "hidden" not in Page(await html(parts, "/ops/1")).by_id("password-form")
     parts.passwords.give(OperationId(1), Secret("hunter2"))
-    assert "hidden" in Page(await html(parts, "/ops/1")).by_id("password-form")
     assert "rebuild-password" in Page(await html(parts, f"/hosts/{host.id}")).all("id")
     parts.passwords.standing = Secret("hunter2")
     assert "rebuild-password" not in Page(await html(parts, f"/hosts/{host.id}")).all("id")
-    parts.passwords.standing = None
-    parts.passwords.forget(OperationId(1))
-    [operation] = active(parts)
-    await parts.fleet.change(lambda change: end(change, operation, Outcome.CANCELLED))
-    assert "hidden" in Page(await html(parts, "/ops/1")).by_id("password-form")
 
 
 async def test_banners_say_what_is_wrong(parts: Parts) -> None:
@@ -104,17 +92,6 @@ async def test_what_does_not_exist_has_a_page_that_says_so(parts: Parts) -> None
         assert response.status_code == 404
         assert response.content_type == "text/html; charset=utf-8"
         assert words in Page(await response.get_data(as_text=True)).text
-
-
-async def test_the_operation_of_a_removed_host_is_still_told(parts: Parts) -> None:
-    """History outlives the host: its operation has a page, without a link to nowhere."""
-    host = await host_in(parts, State.READY)
-    await parts.enrolment.remove(host.id, "a test")
-    page = Page(await html(parts, "/ops/1"))
-    assert "pve1 (removed since)" in page.text
-    assert f"/hosts/{host.id}" not in [
-        attributes.get("href") for _, attributes in page.elements if "data-part" not in attributes
-    ]
 
 
 async def test_the_stream_goes_on_where_the_page_ends(parts: Parts) -> None:
@@ -259,64 +236,6 @@ def test_styles_load_nothing() -> None:
 
 
 # --- small decisions -------------------------------------------------------------------------------
-
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-def an_operation(outcome: Outcome | None = None) -> Operation:
-    return Operation(
-        id=OperationId(1),
-        host_id=HostId(1),
-        hostname="pve1",
-        kind=Kind.REBUILD,
-        started_by="a test",
-        started_at=START,
-        outcome=outcome,
-        finished_at=START + timedelta(minutes=9) if outcome else None,
-    )
-
-
-def entering(*states: State) -> list[Activity]:
-    """A line each minute, of a host that goes from state to state, and one that changes nothing."""
-    lines, before = [], State.REGISTERED
-    for minute, after in enumerate(states):
-        at = START + timedelta(minutes=minute)
-        lines.append(Activity(id=minute, at=at, event="x", message="x", before=before, after=after))
-        before = after
-    return [*lines, Activity(id=99, at=START, event="x", message="x", before=before, after=before)]
-
-
-@pytest.mark.parametrize(
-    ("outcome", "state", "entered", "places"),
-    [
-        (None, State.PXE_READY, ROAD[:1], "here ahead ahead ahead ahead ahead ahead"),
-        (None, State.INSTALLING, ROAD[:3], "done done here ahead ahead ahead ahead"),
-        (None, State.JOINING, (), "done done done done done here ahead"),
-        (Outcome.DONE, State.READY, ROAD, "done done done done done done done"),
-        (Outcome.DONE, State.PXE_READY, ROAD, "done done done done done done done"),
-        (Outcome.FAILED, State.FAILED, ROAD[:2], "done stopped ahead ahead ahead ahead ahead"),
-        (Outcome.CANCELLED, None, (), "stopped ahead ahead ahead ahead ahead ahead"),
-    ],
-)
-def test_steps_tell_how_far_it_came(
-    outcome: Outcome | None, state: State | None, entered: tuple[State, ...], places: str
-) -> None:
-    """Done, here and ahead follow the outcome, then the host, then the log."""
-    found = steps(an_operation(outcome), state, entering(*entered))
-    assert " ".join(step.place for step in found) == places
-    assert [step.state for step in found] == list(ROAD)
-
-
-def test_steps_know_their_times() -> None:
-    """A stage lasts until the next that was entered, even when one between was skipped, or until the end."""
-    road = (State.PXE_READY, State.PXE_BOOTED, State.INSTALLING, State.FIRST_BOOT)
-    found = {step.state: step for step in steps(an_operation(Outcome.FAILED), None, entering(*road))}
-    assert found[State.INSTALLING].since == "2026-03-01T12:02:00.000Z"
-    assert found[State.INSTALLING].until == "2026-03-01T12:03:00.000Z"
-    assert (found[State.INSTALLED].place, found[State.INSTALLED].since) == ("done", None)
-    assert found[State.FIRST_BOOT].until == "2026-03-01T12:09:00.000Z"
-    running = steps(an_operation(), State.FIRST_BOOT, entering(*road))[4]
-    assert (running.place, running.until) == ("here", None)
 
 
 @pytest.mark.parametrize(

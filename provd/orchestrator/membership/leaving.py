@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import trio
 
-from provd.domain.activity import Level
+from provd.domain.activity import LEFT, RELEASED, Level, News
 from provd.domain.documents import one_line
 from provd.domain.errors import ClusterFailed, DeadlinePassed, SshFailed
 from provd.domain.hosts import OperationId
@@ -88,6 +88,7 @@ class Leaving:
 
         def released(change: Change) -> None:
             departures.set_stage(change.db, who.operation.id, Stage.RELEASED)
+            _tell_stage(change, who, RELEASED, f"the others can do without {who.node}: it may leave now")
             begin(change)
 
         await self._turns.take(who.operation, who.host_id, obstacle, released)
@@ -184,8 +185,11 @@ class Leaving:
 
     async def _left(self, who: Leaver) -> None:
         def write(change: Change) -> None:
+            departure = departures.of(change.db, who.operation.id)
             departures.set_stage(change.db, who.operation.id, Stage.LEFT)
             departures.end_turn(change.db, who.operation.id)
+            if departure is not None and not departure.keep_entry:
+                _tell_stage(change, who, LEFT, f"{who.node} is out of the cluster")
 
         await self._fleet.change(write)
 
@@ -233,6 +237,12 @@ class Leaving:
 
     async def _tell(self, who: Leaver, message: str, level: Level = Level.INFO) -> None:
         await tell(self._fleet, who, message, level)
+
+
+def _tell_stage(change: Change, who: Leaver, event: str, message: str) -> None:
+    change.note(
+        News(event=event, message=message, host_id=who.host_id, operation_id=who.operation.id),
+    )
 
 
 async def _disarm(session: Session, who: Leaver) -> None:
