@@ -178,15 +178,17 @@ class Loaders:
 
     def problems(self) -> tuple[str, ...]:
         """What an operator should know, one sentence each."""
-        return *self.complaints, *self._missing(), *self._old()
+        return *self.complaints, *self.missing(), *self._old()
 
-    def _missing(self) -> Iterator[str]:
+    def missing(self) -> tuple[str, ...]:
+        """What keeps machines from booting, one sentence each."""
         missing = [name for kind, name in _NECESSARY.items() if kind not in self.usual]
-        if missing:
-            yield (
-                f"{self.directory} has no iPXE build for {' and '.join(missing)}: such machines are left "
-                "alone until Debian's package ipxe is installed, or pxe.loader_dir names another directory"
-            )
+        if not missing:
+            return ()
+        return (
+            f"{self.directory} has no iPXE build for {' and '.join(missing)}: such machines are left "
+            "alone until Debian's package ipxe is installed, or pxe.loader_dir names another directory",
+        )
 
     def _old(self) -> Iterator[str]:
         for architecture, loader in self.usual.items():

@@ -130,6 +130,10 @@ class Asking:
     answered_with: MessageType
     speaker: Speaker
 
+    @property
+    def is_pi(self) -> bool:
+        return self.speaker.pi_or_pc and str(self.request.mac)[:8] in RASPBERRY_PI
+
     def contact(self, outcome: str) -> Contact:
         ipxe, door, ciaddr = self.speaker.ipxe, self.arrival.door, self.request.ciaddr
         question = "its script" if ipxe else QUESTIONS[door]
@@ -138,7 +142,7 @@ class Asking:
             hop=Hop.IPXE if ipxe else HOPS[door],
             message=f"{self.speaker.name} asked for {question} and {outcome}",
             address="" if ciaddr == NOBODY else str(ciaddr),
-            firmware=str(self.speaker.firmware or ""),
+            firmware="" if self.is_pi else str(self.speaker.firmware or ""),
         )
 
     def silence(self, reason: str, *, warning: bool = False) -> Silence:
@@ -174,7 +178,7 @@ def decide(
         return _answer(asking, policy, ports, file=url, outcome=f"was sent to {url}", loads=False)
     if speaker.firmware is None:
         return asking.silence("there is no iPXE for it")
-    if speaker.pi_or_pc and str(request.mac)[:8] in RASPBERRY_PI:
+    if asking.is_pi:
         return asking.silence("it is a Raspberry Pi, for which there is no iPXE")
     loader = directions.loader_for(speaker.firmware, policy.loader)
     if loader is None:

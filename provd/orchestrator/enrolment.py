@@ -52,10 +52,11 @@ class Enrolment:
         """Whether an unknown machine is shown among those to be registered. Raises `NotFound`."""
 
         def write(change: Change) -> None:
-            hosts.ignore_sighting(change.db, mac, ignored)
+            if not hosts.ignore_sighting(change.db, mac, ignored):
+                return
             change.note(
                 News(
-                    event="machine.ignored" if ignored else "machine.minded",
+                    event="machine.ignored" if ignored else "machine.unignored",
                     message=f"unknown machine {mac} is {'ignored' if ignored else 'shown again'}: {by}",
                 )
             )

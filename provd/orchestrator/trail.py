@@ -103,6 +103,8 @@ class Boot:
     latest: Hop | None = None
     missing: dict[Hop, Missing] = Factory(dict)
     """By the hop after which nothing came: said once, and kept though something came later."""
+    firmware: str = ""
+    """By its own word, else by iPXE's, which does not know whether it was fetched by HTTP."""
 
 
 @frozen(kw_only=True)
@@ -155,6 +157,8 @@ class Machine:
         )
         self.boot.latest, self.last, self.heard_at = hop, heard, at
         self.address = heard.contact.address or self.address
+        if heard.contact.firmware and (hop is not Hop.IPXE or not self.boot.firmware):
+            self.boot.firmware = heard.contact.firmware
         if not told:
             self.told_at = at
             self.contacts.append(heard)
@@ -318,7 +322,10 @@ class Trail:
         machine = self._machines.get(contact.mac, Machine())
         try:
             await self._fleet.sighted(
-                contact.mac, machine.address or "an unknown address", contact.message, contact.firmware
+                contact.mac,
+                machine.address or "an unknown address",
+                contact.message,
+                machine.boot.firmware or contact.firmware,
             )
         except StoreError as exc:
             log.warning("an unknown machine could not be written down: %s", exc)

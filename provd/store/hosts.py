@@ -13,7 +13,8 @@ from provd.store.convert import options_from_json, options_to_json
 from provd.store.database import Db, moment, optional_moment, timestamp
 
 SIGHTINGS_KEPT = 256
-"""A stranger can make up MACs faster than anyone can read them."""
+"""A stranger can make up MACs faster than anyone can read them. As many again of those that an operator
+ignores: neither kind pushes out the other."""
 
 _HOST = """
     SELECT h.id, hostname, mac, server_type, options, state, state_since, registered_at, ip, hardware_id,
@@ -114,7 +115,7 @@ def remove(db: Db, host_id: HostId) -> None:
 def note_sighting(db: Db, mac: Mac, address: str, via: str, at: datetime, firmware: str = "") -> bool:
     """Remember that an unregistered machine made itself heard; True when it is a new face.
 
-    Those that are ignored neither are pushed out by others nor push them out: the operator named each.
+    Without `firmware` what was known of that stays.
     """
     seen = db.execute("SELECT 1 FROM sightings WHERE mac = ?", (str(mac),)).fetchone()
     db.execute(
@@ -125,18 +126,31 @@ def note_sighting(db: Db, mac: Mac, address: str, via: str, at: datetime, firmwa
                   firmware = CASE :firmware WHEN '' THEN firmware ELSE :firmware END""",
         {"mac": str(mac), "address": address, "via": via, "at": timestamp(at), "firmware": firmware},
     )
-    db.execute(
-        """DELETE FROM sightings WHERE NOT ignored AND mac NOT IN
-                  (SELECT mac FROM sightings WHERE NOT ignored ORDER BY last_seen DESC, mac LIMIT ?)""",
-        (SIGHTINGS_KEPT,),
-    )
+    _forget_the_silent(db, mac)
     return seen is None
 
 
-def ignore_sighting(db: Db, mac: Mac, ignored: bool) -> None:
-    """Raises `NotFound` for a machine that was never heard, or is registered by now."""
-    if not db.execute("UPDATE sightings SET ignored = ? WHERE mac = ?", (ignored, str(mac))).rowcount:
+def ignore_sighting(db: Db, mac: Mac, ignored: bool) -> bool:
+    """Whether that is news. Raises `NotFound` for a machine that was never heard, or is registered by now."""
+    row = db.execute("SELECT ignored FROM sightings WHERE mac = ?", (str(mac),)).fetchone()
+    if row is None:
         raise NotFound(f"no unknown machine {mac} was heard")
+    db.execute("UPDATE sightings SET ignored = ? WHERE mac = ?", (ignored, str(mac)))
+    _forget_the_silent(db, mac)
+    return bool(row["ignored"]) is not ignored
+
+
+def _forget_the_silent(db: Db, present: Mac) -> None:
+    """Of too many of a kind, those silent longest; never the one that this is about."""
+    db.execute(
+        """DELETE FROM sightings WHERE mac IN
+                  (SELECT mac FROM
+                          (SELECT mac, row_number() OVER (PARTITION BY ignored
+                                       ORDER BY mac = :present DESC, last_seen DESC, mac) AS place
+                             FROM sightings)
+                    WHERE place > :kept)""",
+        {"present": str(present), "kept": SIGHTINGS_KEPT},
+    )
 
 
 def sightings(db: Db) -> list[Sighting]:

@@ -32,7 +32,8 @@ def answer_view(parts: Parts, host_id: HostId) -> View:
     told = parts.store.read(lambda db: hardware.get(db, host_id))
     known = told.hardware if told is not None else None
     image = parts.store.read(images.default)
-    if image is not None:
+    # What another web server has is not known: perhaps what was installed from there last.
+    if image is not None and not parts.config.proxmox.installer_url:
         release = version_of(image.release)
     else:
         release = known.installer if known is not None else PINNING_RELEASE
@@ -49,5 +50,5 @@ def answer_view(parts: Parts, host_id: HostId) -> View:
         "release": ".".join(map(str, release)),
         "machine": "reported" if is_reported(host, plan, known) else "assumed",
         "wrong": list(draft.wrong),
-        "problem": "" if draft.text else draft.wrong[0],
+        "problem": "" if draft.masked else draft.wrong[0],
     }

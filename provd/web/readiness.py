@@ -9,6 +9,9 @@ from enum import StrEnum
 from attrs import asdict, frozen
 from quart import Blueprint, Response, jsonify
 
+from provd.config import Unknown
+from provd.domain.errors import ConfigError
+from provd.netboot import interfaces
 from provd.store import hosts, images, registrations
 from provd.web.parts import Parts
 from provd.web.views import View
@@ -56,19 +59,37 @@ def interface(parts: Parts) -> Item:
     if not parts.config.pxe.enabled:
         return Item("Network", Ready.OFF, "pxe.enabled is false: provd answers neither DHCP nor TFTP.")
     name, subnet = parts.config.pxe.lan
-    address = parts.boot.address
-    return Item("Network", Ready.OK, f"provd is {address and address.ip} on {name}, and answers in {subnet}.")
+    try:
+        found = interfaces.find(name)
+        address = interfaces.address_in(found, subnet)
+    except (ConfigError, OSError) as exc:
+        mend = "Correct pxe.interface or pxe.subnet, or give the interface its address."
+        return Item("Network", Ready.PROBLEM, f"{exc}.", mend, "/doctor")
+    if not found.up:
+        what = f"{name} is switched off or has no carrier."
+        return Item("Network", Ready.PROBLEM, what, "Plug its cable in, or switch it on.", "/doctor")
+    if parts.boot.address is None or address.ip != parts.boot.address.ip:
+        what = f"{name} is {address.ip} now, which it was not when provd was started."
+        return Item("Network", Ready.PROBLEM, what, "Restart provd.", "/doctor")
+    return Item("Network", Ready.OK, f"provd is {address.ip} on {name}, and answers in {subnet}.")
 
 
 def ports(parts: Parts) -> Item:
-    """They are open: without all of them the daemon does not start."""
+    """They are open: without all of them the daemon does not start, and it ends with any of them."""
     server = parts.config.server
     served = [f"HTTP on {server.listen}", f"images on {server.image_listen}"]
     if parts.config.pxe.enabled:
         served += ["DHCP on 67 and 4011", "TFTP on 69"]
-        if problems := list(parts.boot.loaders.problems()):
-            return Item("Ports", Ready.PROBLEM, f"{problems[0]}.", "Ask the doctor.", "/doctor")
     return Item("Ports", Ready.OK, f"Open: {', '.join(served)}.")
+
+
+def loaders(parts: Parts) -> Item:
+    known = parts.boot.loaders
+    if not parts.config.pxe.enabled:
+        return Item("iPXE", Ready.OFF, "pxe.enabled is false: provd hands out none.")
+    if missing := known.missing():
+        return Item("iPXE", Ready.PROBLEM, f"{missing[0]}.", "Then restart provd.", "/doctor")
+    return Item("iPXE", Ready.OK, f"There is a build for {', '.join(sorted(known.usual))}.")
 
 
 def image(parts: Parts) -> Item:
@@ -94,14 +115,14 @@ def cluster(parts: Parts) -> Item:
     if node is None:
         return Item("Cluster", Ready.OFF, "proxmox.existing_node is not set: hosts stand alone.")
     look = parts.cluster_watch.last
-    if look is None:
-        return Item("Cluster", Ready.TODO, f"{node} was not asked yet.", "Look at it.", "/cluster")
-    if look.worst is not None:
+    if look is not None and look.worst is not None:
         return Item("Cluster", Ready.PROBLEM, look.worst.what, look.worst.mend, "/cluster")
-    seen = look.survey.cluster if look.survey is not None else None
-    if seen is None:
+    if parts.cluster_token is None and parts.passwords.standing is None:
         what = f"{node} is asked before each rebuild; to watch it in between, provd wants a credential."
         return Item("Cluster", Ready.OK, what, href="/cluster")
+    seen = look.survey.cluster if look is not None and look.survey is not None else None
+    if seen is None:
+        return Item("Cluster", Ready.TODO, f"{node} was not asked yet.", "Look at it.", "/cluster")
     members = f"{len(seen.nodes)} members, and {'has quorum' if seen.quorate else 'no quorum'}"
     return Item("Cluster", Ready.OK, f"{seen.name} has {members}.", href="/cluster")
 
@@ -139,11 +160,13 @@ def credentials(parts: Parts) -> Item:
 
 
 def machines(parts: Parts) -> Item:
-    known, heard = parts.store.read(hosts.everyone), parts.store.read(hosts.sightings)
-    if known:
+    if known := parts.store.read(hosts.hostnames):
         return Item("Machines", Ready.OK, f"{len(known)} registered.")
-    if heard:
+    if heard := [seen for seen in parts.store.read(hosts.sightings) if not seen.ignored]:
         return Item("Machines", Ready.TODO, f"{len(heard)} heard, none registered.", "Register one.")
+    if parts.config.pxe.unknown is Unknown.IGNORE:
+        what = "None is registered, and with pxe.unknown: ignore none is listed by itself."
+        return Item("Machines", Ready.TODO, what, "Register one by its MAC.")
     return Item(
         "Machines",
         Ready.TODO,
@@ -155,6 +178,7 @@ def machines(parts: Parts) -> Item:
 LOOKS: tuple[Callable[[Parts], Item], ...] = (
     interface,
     ports,
+    loaders,
     image,
     server_types,
     cluster,

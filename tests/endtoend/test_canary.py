@@ -34,6 +34,7 @@ ROOT_PASSWORD_HASH = "$6$canaryroot$" + "canary/hash.of/root.password" * 3 + "./
 SHOWN = (
     *("/api/hosts", "/api/hosts/1", "/api/operations", "/api/operations?host_id=1", "/api/operations/1"),
     *("/api/activity?limit=1000", "/api/sightings", "/api/images", "/api/server-types", "/healthz"),
+    *("/api/hosts/1/answer", "/api/hosts/1/standing", "/api/hosts/1/trail", "/api/readiness", "/api/cluster"),
     *("/", "/hosts/1", "/ops/1", "/sign-in", "/api/hosts/2", "/api/nothing", "/hosts/2"),
 )
 """Every page, every answer of the API that a GET can have, and what they say of things that there are not."""

@@ -127,6 +127,7 @@ async def test_the_desk_hears_and_the_recorder_keeps(world: World) -> None:
             mac=Mac(MAC),
             hop=Hop.DISCOVER,
             message="UEFI x64 asked for a boot server and got x64.efi by TFTP",
+            firmware="UEFI x64",
         )
     ]
     client, ours = (str(HOME), world.ports.client), (str(HOME), world.ports.dhcp)
@@ -177,6 +178,7 @@ async def test_a_stranger_gets_silence_and_is_told_of(world: World) -> None:
         mac=Mac(MAC),
         hop=Hop.DISCOVER,
         message="UEFI x64 asked for a boot server and got no answer: nobody registered it",
+        firmware="UEFI x64",
     )
 
 

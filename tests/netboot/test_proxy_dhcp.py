@@ -116,7 +116,10 @@ def test_a_uefi_machine_is_offered_its_loader() -> None:
     assert made.target == ("255.255.255.255", 68)
     assert made.loads
     assert made.contact == Contact(
-        mac=Mac(MAC), hop=Hop.DISCOVER, message="UEFI x64 asked for a boot server and got snponly.efi by TFTP"
+        mac=Mac(MAC),
+        hop=Hop.DISCOVER,
+        message="UEFI x64 asked for a boot server and got snponly.efi by TFTP",
+        firmware="UEFI x64",
     )
 
 
@@ -164,6 +167,7 @@ def test_an_unknown_firmware_is_left_alone_and_told_of(number: int) -> None:
     assert contact.message == (
         f"firmware of type {number} asked for a boot server and got no answer: there is no iPXE for it"
     )
+    assert contact.firmware == ""
 
 
 def test_the_first_known_of_several_architectures_counts() -> None:
@@ -172,12 +176,24 @@ def test_the_first_known_of_several_architectures_counts() -> None:
     assert reply(both).boot_file == "arm64.efi"
 
 
+@pytest.mark.parametrize("number", FIRMWARES)
+def test_a_contact_tells_the_firmware(number: int) -> None:
+    """By its number, and by how it says in option 60 that it reads its boot file; also from a stranger."""
+    word = b"HTTPClient" if FIRMWARES[number].via is Via.HTTP else b"PXEClient"
+    contact = silence(packet(architecture=number, vendor_class=word), policy=Policy(boots=None)).contact
+    assert contact is not None
+    assert contact.firmware == str(FIRMWARES[number])
+
+
 @pytest.mark.parametrize("number", [0, 7])
 def test_a_raspberry_pi_is_no_bios_pc(number: int) -> None:
     """Its ROM says type 0, for which undionly.kpxe would be given; under UEFI it is what it says."""
     data = packet(architecture=number, mac="dc:a6:32:01:02:03")
     if number == 0:
-        assert "Raspberry Pi" in silence(data).reason
+        seen = silence(data)
+        assert "Raspberry Pi" in seen.reason
+        assert seen.contact is not None
+        assert seen.contact.firmware == ""
     else:
         assert reply(data).boot_file == "snponly.efi"
 
@@ -327,6 +343,7 @@ def test_the_boot_server_acknowledges_to_where_it_was_asked_from(
         hop=Hop.BOOT_SERVER,
         message="UEFI x64 asked for its boot file and got snponly.efi by TFTP",
         address="10.9.0.130",
+        firmware="UEFI x64",
     )
 
 
@@ -362,7 +379,10 @@ def test_ipxe_is_sent_to_its_script(kind: str) -> None:
     assert (seen.boot_file, seen.option(60), seen.option(175)) == (SCRIPT, b"PXEClient", b"\1\1\1")
     assert not made.loads
     assert made.contact == Contact(
-        mac=Mac(MAC), hop=Hop.IPXE, message=f"iPXE on UEFI x64 asked for its script and was sent to {SCRIPT}"
+        mac=Mac(MAC),
+        hop=Hop.IPXE,
+        message=f"iPXE on UEFI x64 asked for its script and was sent to {SCRIPT}",
+        firmware="UEFI x64",
     )
 
 
@@ -395,6 +415,7 @@ def test_an_http_client_is_given_a_url() -> None:
     assert seen.boot_file == f"http://{SERVER}:8081/loaders/snponly.efi"
     assert (seen.option(60), seen.option(43), seen.option(53)) == (b"HTTPClient", None, bytes([OFFER]))
     assert made.contact.message == "UEFI x64 by HTTP asked for a boot server and got snponly.efi by HTTP"
+    assert made.contact.firmware == "UEFI x64 by HTTP"
 
 
 def test_a_long_url_is_not_cut() -> None:
@@ -434,6 +455,7 @@ def test_captured_packets_are_answered_as_their_firmware_needs(client: Captured)
         assert isinstance(decision, Silence)
         return
     assert isinstance(decision, Answer)
+    assert decision.contact.firmware in map(str, FIRMWARES.values())
     seen = check_reply(build(decision.reply), client.payload, server=SERVER)
     script = f"http://{SERVER}:8080/ipxe/{str(request.mac).replace(':', '-')}"
     assert seen.boot_file == (script if expected == "script" else expected)

@@ -35,9 +35,12 @@ class Ground:
     host: Host
     downloading: set[HostId] = field(factory=set)
 
-    def hear(self, *hops: Hop, mac: Mac = MAC, message: str = "", address: str = "") -> None:
+    def hear(
+        self, *hops: Hop, mac: Mac = MAC, message: str = "", address: str = "", firmware: str = ""
+    ) -> None:
         for hop in hops:
-            self.trail.heard(Contact(mac=mac, hop=hop, message=message or f"was at {hop}", address=address))
+            said = message or f"was at {hop}"
+            self.trail.heard(Contact(mac=mac, hop=hop, message=said, address=address, firmware=firmware))
 
     async def written(self) -> None:
         """Until the trail has nothing to do; worker threads included."""
@@ -178,6 +181,27 @@ async def test_a_stranger_is_a_sighting_by_its_last_hop(ground: Ground) -> None:
         Hop.LOADER,
         Hop.IPXE,
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ([(Hop.DISCOVER, "BIOS"), (Hop.LOADER, "")], "BIOS"),
+        ([(Hop.DISCOVER, "UEFI x64 by HTTP"), (Hop.IPXE, "UEFI x64"), (Hop.IPXE, "")], "UEFI x64 by HTTP"),
+        ([(Hop.IPXE, "BIOS")], "BIOS"),
+        ([(Hop.DISCOVER, "BIOS"), (Hop.IPXE, "BIOS"), (Hop.DISCOVER, "UEFI x64")], "UEFI x64"),
+        ([(Hop.DISCOVER, ""), (Hop.IPXE, "")], ""),
+    ],
+)
+async def test_a_stranger_is_listed_by_its_firmwares_own_word(
+    ground: Ground, said: list[tuple[Hop, str]], known: str
+) -> None:
+    """Until its next boot; iPXE is believed where nothing else was heard, as of one in a card's ROM."""
+    for hop, firmware in said:
+        ground.hear(hop, mac=STRANGER, firmware=firmware)
+        await ground.written()
+    [seen] = ground.store.read(hosts.sightings)
+    assert seen.firmware == known
 
 
 async def test_a_host_that_was_removed_is_a_stranger(ground: Ground) -> None:

@@ -149,7 +149,8 @@ def test_activity_ids_are_never_given_twice(db: Db) -> None:
 def test_what_is_ignored_stays_so(db: Db) -> None:
     """However often it is heard, and however many others are; its firmware is remembered."""
     hosts.note_sighting(db, A, "192.0.2.1", "dhcp", NOW, "UEFI x64")
-    hosts.ignore_sighting(db, A, True)
+    assert hosts.ignore_sighting(db, A, True)
+    assert not hosts.ignore_sighting(db, A, True)
     for number in range(hosts.SIGHTINGS_KEPT + 5):
         mac = Mac(f"02:00:00:01:{number >> 8:02x}:{number & 255:02x}")
         hosts.note_sighting(db, mac, "192.0.2.3", "dhcp", NOW + timedelta(minutes=1))
@@ -157,10 +158,45 @@ def test_what_is_ignored_stays_so(db: Db) -> None:
     [ignored] = [seen for seen in hosts.sightings(db) if seen.ignored]
     assert (ignored.mac, ignored.firmware, ignored.times) == (A, "UEFI x64", 2)
     assert len(hosts.sightings(db)) == hosts.SIGHTINGS_KEPT + 1
-    hosts.ignore_sighting(db, A, False)
+    assert hosts.ignore_sighting(db, A, False)
     assert not any(seen.ignored for seen in hosts.sightings(db))
     with pytest.raises(NotFound):
         hosts.ignore_sighting(db, Mac("02:00:00:02:00:00"), True)
+
+
+def test_what_is_ignored_is_bounded_too(db: Db) -> None:
+    """Whoever was silent longest is forgotten, not whoever was named just now; the others do not count."""
+
+    def number(count: int) -> Mac:
+        return Mac(f"02:00:00:01:{count >> 8:02x}:{count & 255:02x}")
+
+    def ignored() -> set[Mac]:
+        return {seen.mac for seen in hosts.sightings(db) if seen.ignored}
+
+    for count in range(hosts.SIGHTINGS_KEPT + 1):
+        hosts.note_sighting(db, number(count), "192.0.2.3", "dhcp", NOW - timedelta(minutes=count))
+        hosts.ignore_sighting(db, number(count), True)
+    everyone = {number(count) for count in range(hosts.SIGHTINGS_KEPT + 1)}
+    assert ignored() == everyone - {number(hosts.SIGHTINGS_KEPT - 1)}
+    hosts.note_sighting(db, A, "192.0.2.1", "dhcp", NOW + timedelta(minutes=1))
+    assert A in {seen.mac for seen in hosts.sightings(db)}
+    assert len(ignored()) == hosts.SIGHTINGS_KEPT
+
+
+def test_firmware_is_known_until_another_is_heard(db: Db) -> None:
+    """A contact that does not tell it changes nothing; a machine whose set-up was changed is believed."""
+    for said, known in (("", ""), ("BIOS", "BIOS"), ("", "BIOS"), ("UEFI x64", "UEFI x64")):
+        hosts.note_sighting(db, A, "192.0.2.1", "dhcp", NOW, said)
+        assert [seen.firmware for seen in hosts.sightings(db)] == [known]
+
+
+def test_whoever_was_a_host_is_a_new_face(db: Db) -> None:
+    """A machine that was ignored, registered and removed is shown when it is heard again."""
+    hosts.note_sighting(db, A, "192.0.2.1", "dhcp", NOW)
+    hosts.ignore_sighting(db, A, True)
+    hosts.remove(db, register(db, "nuc1", A).id)
+    assert hosts.note_sighting(db, A, "192.0.2.1", "dhcp", NOW)
+    assert [seen.ignored for seen in hosts.sightings(db)] == [False]
 
 
 def test_sightings_are_counted_and_bounded(db: Db) -> None:

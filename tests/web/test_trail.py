@@ -347,6 +347,7 @@ def test_all_of_it_is_for_operators() -> None:
         "/api/hosts/<id:host_id>/trail",
         "/api/hosts/<id:host_id>/packets.pcap",
         "/api/sightings/<mac>/packets.pcap",
+        "/api/sightings/<mac>/ignore",
         "/api/hosts/<id:host_id>/wake",
     ):
         route = gate.class_of(rule)

@@ -1,14 +1,12 @@
 """The answer that a host would be given, before its machine has asked for it."""
 
-import tomllib
-
-import tomli_w
-from attrs import frozen
+from attrs import evolve, frozen
 
 from provd.domain.errors import CannotInstall
 from provd.domain.hardware import Hardware, Link
 from provd.domain.hosts import Host
 from provd.domain.installation import InstallPlan
+from provd.domain.secrets import Secret
 from provd.proxmox.answer import build_answer
 from provd.proxmox.answer_schema import misfits
 from provd.proxmox.reports import Dmi, SystemInfo
@@ -21,37 +19,32 @@ TOKEN = "made-anew-for-each-operation"  # noqa: S105  # what stands in its place
 
 @frozen(kw_only=True)
 class Draft:
-    text: str
-    """The whole TOML, the password's hash included; empty where none can be made."""
+    masked: str
+    """The TOML for everybody's eyes: made without its secrets. Empty where none can be made."""
     wrong: tuple[str, ...]
-    """What would stop the installer; or why there is no text."""
-
-    @property
-    def masked(self) -> str:
-        """The same for everybody's eyes."""
-        if not self.text:
-            return ""
-        document = tomllib.loads(self.text)
-        document["global"]["root-password-hashed"] = MASK
-        return tomli_w.dumps(document)
+    """What of the true one would stop the installer; or why there is none."""
 
 
 def draft_answer(
     host: Host, plan: InstallPlan, hardware: Hardware | None, release: tuple[int, int], public_url: str
 ) -> Draft:
     """As it would be sent to the installer of `release`, read by the strict reader."""
-    api = f"{public_url}/api/hosts/{host.id}"
-    try:
-        text = build_answer(
+    api, machine = f"{public_url}/api/hosts/{host.id}", machine_of(host, plan, hardware, release)
+
+    def built(plan: InstallPlan) -> str:
+        return build_answer(
             plan,
-            machine_of(host, plan, hardware, release),
+            machine,
             boot_mac=host.mac,
             webhook_url=f"{api}/installed?token={TOKEN}",
             first_boot_url=f"{api}/first-boot-script?token={TOKEN}",
         )
+
+    try:
+        masked = built(evolve(plan, root_password_hash=Secret(MASK)))
+        return Draft(masked=masked, wrong=misfits(built(plan), release))
     except CannotInstall as exc:
-        return Draft(text="", wrong=(str(exc),))
-    return Draft(text=text, wrong=misfits(text, release))
+        return Draft(masked="", wrong=(str(exc),))
 
 
 def machine_of(
