@@ -38,6 +38,10 @@ class Evidence:
     downloading: bool
     hears_dhcp: bool
     """Whether provd answers DHCP: else it knows of a machine only what asks its web server."""
+    own_images: bool
+    """Whether provd serves kernel, initrd and ISO itself."""
+    left_alone: bool
+    """By the host's own option: its DHCP is not answered."""
     public_url: str
     other_turn: Turn | None
     """Another operation changes the cluster's members at this time."""
@@ -93,24 +97,34 @@ def _reasons(evidence: Evidence) -> Iterator[Reason]:
 
 
 def _not_booted(evidence: Evidence) -> Iterator[Reason]:
-    heard = evidence.heard_since
+    heard, last = evidence.heard_since, evidence.last
     if heard is not None:
         yield Reason(f"heard last: it {heard.contact.message}; its script was never fetched", heard.at)
-    elif evidence.hears_dhcp:
+        return
+    if evidence.hears_dhcp and evidence.left_alone:
+        yield Reason("the host has the option discovery: off, by which provd leaves its network boot alone")
+    if evidence.hears_dhcp:
         yield Reason(
             "no DHCP packet came from this MAC: it is switched off, on another network, or its firmware does "
             "not boot from the network first",
             evidence.since,
-        )
-        yield Reason(
-            "it may boot from another network card: see whether an unknown machine was heard instead, and "
-            "register the host with that MAC"
         )
     else:
         yield Reason(
             "it has not asked for its boot script; pxe.enabled is false, so that another DHCP server has to "
             "send it here",
             evidence.since,
+        )
+    if last is not None:
+        yield Reason(
+            "heard last before it was to be installed: it still runs what it booted then, and has to be "
+            "restarted into its network boot",
+            last.at,
+        )
+    elif evidence.hears_dhcp:
+        yield Reason(
+            "it may boot from another network card: see whether an unknown machine was heard instead, and "
+            "register the host with that MAC"
         )
 
 
@@ -124,22 +138,36 @@ def _no_installer(evidence: Evidence) -> Iterator[Reason]:
         )
     elif Hop.KERNEL in passed:
         yield Reason("the kernel was served, and its initrd never to the end", passed[Hop.KERNEL].last)
-    else:
+    elif evidence.own_images:
         yield Reason("its script was fetched, and no kernel after it", evidence.since)
+    else:
+        yield Reason(
+            "its script was fetched, and the installer has not asked for its answer; what it loads comes "
+            "from another web server, which provd does not hear",
+            evidence.since,
+        )
 
 
 def _not_installed(evidence: Evidence) -> Iterator[Reason]:
     heard = evidence.heard_since
     if heard is not None and heard.contact.hop in BEGINNINGS:
         yield Reason(
-            "it booted from the network again before it had reported: the installer gave up, "
-            "or it was reset; it has been sent to its own disk",
+            "it booted from the network again before it had reported: the installer gave up, or it was reset "
+            "and sent to its own disk, which may be half written",
             heard.at,
         )
+    elif heard is not None and heard.contact.hop is Hop.FIRST_BOOT_SCRIPT:
+        yield Reason(
+            "it fetched its first-boot script, and was not heard since: its disk is written in silence, and "
+            "long where that is slow or failing; or it stopped with an error on its screen",
+            heard.at,
+        )
+    elif heard is None and evidence.last is None:
+        yield Reason("nothing was heard of it since provd was started: it may be writing its disk")
     else:
         yield Reason(
-            "nothing was heard since it got its answer: writing its disk is silent, and takes "
-            "long where that is slow or failing; or it stopped with an error on its screen",
+            "it has its answer and did not fetch the first-boot script, which the installer does before it "
+            "touches a disk: look at its screen",
             evidence.since,
         )
     yield Reason(f"its report may not get through: can the new system reach {evidence.public_url}?")
@@ -150,7 +178,7 @@ def _not_come_up(evidence: Evidence) -> Iterator[Reason]:
     if heard is not None and heard.contact.hop in BEGINNINGS:
         yield Reason(
             "it booted from the network and was sent to its own disk, which does not start: is that disk in "
-            "its firmware's boot order?",
+            "its firmware's boot order? For UEFI that stops there is the host's option local_boot: sanboot",
             heard.at,
         )
     else:

@@ -93,11 +93,12 @@ def latest(db: Db, limit: int, *, host_id: HostId | None = None) -> list[Operati
 
 def builds(db: Db, each: int) -> dict[HostId, list[Operation]]:
     """The newest `each` of every host that has any, the newest last."""
+    # Not by a window function: that reads every operation there ever was, this only what it returns.
     rows = db.execute(
-        f"""SELECT {_COLUMNS}
-              FROM (SELECT *, row_number() OVER (PARTITION BY host_id ORDER BY id DESC) AS age
-                      FROM operations WHERE host_id IS NOT NULL)
-             WHERE age <= ? ORDER BY id""",
+        f"""SELECT {_COLUMNS} FROM operations WHERE id IN
+                   (SELECT one.id FROM hosts JOIN operations AS one ON one.id IN
+                           (SELECT id FROM operations WHERE host_id = hosts.id ORDER BY id DESC LIMIT ?))
+             ORDER BY id""",
         (each,),
     )
     found: dict[HostId, list[Operation]] = {}

@@ -12,9 +12,9 @@ from provd.store import activity, hosts, operations
 from provd.web import bodies
 from provd.web.host_views import all_hosts, lateness_of, lateness_view, one_host
 from provd.web.log_download import download
+from provd.web.operation_standing import standing_view
 from provd.web.parts import Parts
 from provd.web.rehearsal import blocked, tell_overridden
-from provd.web.standing import standing_view
 from provd.web.views import (
     View,
     activity_view,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from provd.domain.hosts import Host, HostId
+from provd.domain.hosts import Discovery, Host, HostId
 from provd.domain.lifecycle import State
 from provd.domain.operations import Operation
 from provd.orchestrator.lateness import IN_TIME, Evidence, Lateness, judge
@@ -49,6 +49,8 @@ def lateness_of(parts: Parts, host: Host, operation: Operation | None) -> Latene
             last=parts.trail.last_of(host.mac),
             downloading=any(one.host_id == host.id for one in parts.downloads.current()),
             hears_dhcp=parts.config.pxe.enabled,
+            own_images=not parts.config.proxmox.installer_url,
+            left_alone=host.options.discovery is Discovery.OFF,
             public_url=parts.config.server.public_url,
             other_turn=turn if turn is not None and turn.operation_id != operation.id else None,
             cluster_trouble=look.worst.what if look is not None and look.worst is not None else "",

@@ -8,9 +8,9 @@ from provd.domain.hosts import OperationId
 from provd.store import activity, operations
 from provd.web.host import note_of
 from provd.web.host_views import one_host
+from provd.web.operation_standing import standing_view
 from provd.web.page import Pages
 from provd.web.parts import Parts
-from provd.web.standing import standing_view
 from provd.web.views import BLANK_HOST, activity_view
 
 DRAWN = 200

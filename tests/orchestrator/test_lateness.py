@@ -28,6 +28,8 @@ IN_STATE = Evidence(
     last=None,
     downloading=False,
     hears_dhcp=True,
+    own_images=True,
+    left_alone=False,
     public_url="http://192.0.2.5:8080",
     other_turn=None,
     cluster_trouble="",
@@ -103,7 +105,8 @@ def test_something_can_be_said_in_every_state(state: State) -> None:
             ["it read snponly.efi; its script was never fetched", "is it powered on"],
             5,
         ),
-        (after(999, last=heard(Hop.LOADER, -5)), ["no DHCP packet came", "another network card"], 0),
+        (after(999, last=heard(Hop.LOADER, -5)), ["no DHCP packet came", "still runs what it booted"], 0),
+        (after(999, left_alone=True), ["discovery: off", "no DHCP packet came"], None),
         (
             after(99, boot=boot(Hop.LOADER, missing="was served iPXE, which was not heard")),
             ["it was served iPXE, which was not heard", "no DHCP packet came"],
@@ -125,8 +128,19 @@ def test_something_can_be_said_in_every_state(state: State) -> None:
             700,
         ),
         (
-            after(999, state=State.INSTALLING),
-            ["nothing was heard since it got its answer", "report may not"],
+            after(999, state=State.INSTALLING, last=heard(Hop.ANSWER, 0)),
+            ["did not fetch the first-boot script", "report may not"],
+            0,
+        ),
+        (
+            after(999, state=State.INSTALLING, last=heard(Hop.FIRST_BOOT_SCRIPT, 20)),
+            ["fetched its first-boot script", "report may not"],
+            20,
+        ),
+        (after(999, state=State.INSTALLING), ["since provd was started", "report may not"], None),
+        (
+            after(999, state=State.PXE_BOOTED, own_images=False),
+            ["comes from another web server", "look at its screen"],
             0,
         ),
         (
