@@ -69,6 +69,11 @@ class ClusterWatch:
         self._doors: Mapping[str, str] | None = None
         self._told: Mapping[str, tuple[str, str]] = {}
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong by the last look, in one sentence; empty where nothing is, or nobody looked."""
+        return self.last.worst.what if self.last is not None and self.last.worst is not None else ""
+
     async def serve(self) -> None:
         """Look now and then, until cancelled. Nothing to do without a cluster, or a way to ask it."""
         if self._section.existing_node is None or not (self._credentials.token or self._credentials.password):

@@ -96,7 +96,7 @@ def blueprint(parts: Parts, pages: Pages) -> Blueprint:
             existing_node=parts.config.proxmox.existing_node,
             takes_password=parts.config.proxmox.existing_node is not None
             and parts.passwords.standing is None,
-            cluster=cluster_trouble(parts),
+            cluster=parts.cluster_watch.trouble,
             blank_host=BLANK_HOST,
         )
 
@@ -112,9 +112,3 @@ def natural(text: str) -> list[tuple[bool, int, str]]:
     """So that pve2 stands before pve10."""
     words = re.findall(r"[0-9]+|[^0-9]+", text.lower())
     return [(word.isdigit(), int(word) if word.isdigit() else 0, word) for word in words]
-
-
-def cluster_trouble(parts: Parts) -> str:
-    """What is wrong with the cluster, in one sentence; empty where nothing is, or nobody looked."""
-    look = parts.cluster_watch.last
-    return look.worst.what if look is not None and look.worst is not None else ""

@@ -37,7 +37,7 @@ def lateness_of(parts: Parts, host: Host, operation: Operation | None) -> Latene
     allowed = parts.waits.seconds_allowed(host, host.state)
     if operation is None or allowed is None:
         return IN_TIME
-    turn, look = parts.turns.holder(), parts.cluster_watch.last
+    turn = parts.turns.holder()
     return judge(
         Evidence(
             state=host.state,
@@ -53,7 +53,7 @@ def lateness_of(parts: Parts, host: Host, operation: Operation | None) -> Latene
             left_alone=host.options.discovery is Discovery.OFF,
             public_url=parts.config.server.public_url,
             other_turn=turn if turn is not None and turn.operation_id != operation.id else None,
-            cluster_trouble=look.worst.what if look is not None and look.worst is not None else "",
+            cluster_trouble=parts.cluster_watch.trouble,
         )
     )
 

@@ -10,6 +10,7 @@ from provd.orchestrator.failure import Failure, explain
 from provd.orchestrator.undo import Standing, undone
 from provd.store import activity, departures, hosts, operations
 from provd.store.database import now
+from provd.web.host_views import lacks_password
 from provd.web.parts import Parts
 from provd.web.steps import Step, step_view, steps
 from provd.web.views import View, activity_view, operation_view
@@ -45,10 +46,7 @@ def standing_view(parts: Parts, operation: Operation) -> View:
         "failure": _failure_view(explain(operation, _ended_in(lines), _evidence(parts, operation))),
         "retry": _retry(operation, host) if newer is None else None,
         "newer": newer,
-        "needs_password": operation.active
-        and host is not None
-        and parts.entering.needs_password(host)
-        and parts.passwords.of(operation.id) is None,
+        "needs_password": operation.active and host is not None and lacks_password(parts, host, operation),
     }
 
 
