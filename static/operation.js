@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { tick } from "./clock.js";
-import { wireDialogs, wireForm } from "./forms.js";
+import { wireForm } from "./forms.js";
 import { announcement } from "./lines.js";
 import { coalesced, follow } from "./live.js";
 import { Log } from "./log.js";
@@ -91,7 +91,6 @@ document.addEventListener("visibilitychange", () => {
 
 // --- what can be done ---
 
-wireDialogs();
 wireForm(byId("cancel-form"), async () => {
   const operation = await post(`/api/operations/${id}/cancel`, {});
   byId("cancel-dialog").close();
