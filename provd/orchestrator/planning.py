@@ -33,6 +33,16 @@ def make_plan(config: Config, server_type: ServerType, host: Host) -> InstallPla
     return plan
 
 
+def plan_or_reason(config: Config, server_type: ServerType | None, host: Host) -> InstallPlan | str:
+    """Why there is none: `server_type` is None where the host's own is not known any more."""
+    if server_type is None:
+        return f"server-types.yaml has no type {host.server_type!r} any more"
+    try:
+        return make_plan(config, server_type, host)
+    except Invalid as exc:
+        return str(exc)
+
+
 def _first(name: str, *layers: object) -> str:
     value: str | None = _first_or_none(name, *layers)
     if value is None:

@@ -2,9 +2,8 @@
 
 from quart import Blueprint, Response, jsonify
 
-from provd.domain.errors import Invalid
 from provd.domain.hosts import HostId
-from provd.orchestrator.planning import make_plan
+from provd.orchestrator.planning import plan_or_reason
 from provd.orchestrator.rehearsal.draft import draft_answer, is_reported
 from provd.proxmox.answer import PINNING_RELEASE
 from provd.proxmox.mode_file import version_of
@@ -37,13 +36,9 @@ def answer_view(parts: Parts, host_id: HostId) -> View:
         release = version_of(image.release)
     else:
         release = known.installer if known is not None else PINNING_RELEASE
-    server_type = parts.book.current.get(host.server_type)
-    try:
-        if server_type is None:
-            raise Invalid(f"there is no server type {host.server_type!r} in server-types.yaml any more")
-        plan = make_plan(parts.config, server_type, host)
-    except Invalid as exc:
-        return {"toml": "", "release": "", "machine": "assumed", "wrong": [], "problem": str(exc)}
+    plan = plan_or_reason(parts.config, parts.book.current.get(host.server_type), host)
+    if isinstance(plan, str):
+        return {"toml": "", "release": "", "machine": "assumed", "wrong": [], "problem": plan}
     draft = draft_answer(host, plan, known, release, parts.config.server.public_url)
     return {
         "toml": draft.masked,

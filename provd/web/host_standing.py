@@ -9,12 +9,11 @@ from datetime import datetime
 
 from attrs import frozen
 
-from provd.domain.errors import Invalid
 from provd.domain.hosts import Host
 from provd.domain.installation import InstallPlan
 from provd.domain.lifecycle import SETTLED, State
 from provd.domain.operations import Kind, Operation, Outcome
-from provd.orchestrator.planning import make_plan
+from provd.orchestrator.planning import plan_or_reason
 from provd.orchestrator.waking import BY_HAND
 from provd.store import hardware, operations, registrations
 from provd.web.host_cards import erased, installation, inventory, machine_view
@@ -199,10 +198,4 @@ def standing_view(parts: Parts, host: Host, note: str) -> View:
 
 def plan_of(parts: Parts, host: Host) -> InstallPlan | str:
     """What a rebuild would install; else why it cannot even be planned."""
-    server_type = parts.book.current.get(host.server_type)
-    if server_type is None:
-        return f"there is no server type {host.server_type!r} in server-types.yaml any more"
-    try:
-        return make_plan(parts.config, server_type, host)
-    except Invalid as exc:
-        return str(exc)
+    return plan_or_reason(parts.config, parts.book.current.get(host.server_type), host)

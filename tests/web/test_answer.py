@@ -116,5 +116,5 @@ async def test_why_there_is_none(parts: Parts) -> None:
     assert parts.book.reload()
     found = await preview(parts, host)
     assert found["toml"] == ""
-    assert "no server type 'mirror'" in found["problem"]
+    assert "has no type 'mirror'" in found["problem"]
     assert (await get(parts, "/api/hosts/99/answer")).status_code == 404

@@ -269,7 +269,7 @@ async def test_what_cannot_be_pressed_can_still_be_reached(parts: Parts) -> None
     page = Page(await html(parts, f"/hosts/{orphan.id}"))
     assert "aria-disabled" in page.by_id("open-rebuild")
     assert "aria-disabled" not in page.by_id("open-remove")
-    assert "there is no server type 'mirror'" in page.text
+    assert "has no type 'mirror' any more" in page.text
 
 
 async def test_a_rebuild_says_what_it_wipes(parts: Parts) -> None:

@@ -10,16 +10,15 @@ from attrs import evolve
 from provd.config import Config
 from provd.credentials import ClusterCredentials
 from provd.domain.cluster import Survey
-from provd.domain.errors import ClusterFailed, Invalid
+from provd.domain.errors import ClusterFailed
 from provd.domain.hosts import Host, HostId, Membership
-from provd.domain.installation import InstallPlan
 from provd.domain.rehearsal import Rehearsal
 from provd.domain.secrets import Secret
-from provd.orchestrator.planning import make_plan
+from provd.orchestrator.planning import plan_or_reason
 from provd.orchestrator.rehearsal.rehearse import rehearse
 from provd.orchestrator.rehearsal.situation import Credentials, Elsewhere, Other, Situation
 from provd.proxmox.cluster import LoginRefused
-from provd.server_types import ServerType, ServerTypeBook
+from provd.server_types import ServerTypeBook
 from provd.store import departures, hardware, hosts, images, operations
 from provd.store.database import Db, Store, now
 
@@ -91,7 +90,7 @@ class Rehearsals:
             host=host,
             busy=operations.busy(db, host),
             server_type=server_type,
-            plan=self._plan(server_type, host),
+            plan=plan_or_reason(self._config, server_type, host),
             image=Elsewhere(elsewhere) if elsewhere else image.release if image is not None else None,
             public_url=self._config.server.public_url,
             hardware=told.hardware if told is not None else None,
@@ -103,14 +102,6 @@ class Rehearsals:
             ),
             drain=self._config.proxmox.drain if drain is None else drain,
         )
-
-    def _plan(self, server_type: ServerType | None, host: Host) -> InstallPlan | str:
-        if server_type is None:
-            return f"server-types.yaml has no type {host.server_type!r} any more"
-        try:
-            return make_plan(self._config, server_type, host)
-        except Invalid as exc:
-            return str(exc)
 
     async def _ask(self, host: Host, password: Secret | None) -> Survey | str | None:
         """Asks another member than the host, for one that is cut off believes itself; else the host."""
