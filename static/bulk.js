@@ -3,7 +3,7 @@
 import { Problem, post } from "./api.js";
 import { openDialog, wireForm } from "./forms.js";
 import { tileOf, tiles } from "./tiles.js";
-import { wish } from "./verdict.js";
+import { why, wish } from "./verdict.js";
 import { blank, byId, part, setText, showLink } from "./view.js";
 
 const AT_ONCE = 2;
@@ -40,10 +40,11 @@ function say(id, result, sentence) {
 }
 
 // What a rehearsal says no to is left out: forcing is done one by one, on the host's own page.
-function judge(id, { verdict, sentence, erases }) {
-  setText(part(rowOf(id), "bulk-disks"), erases.length ? `loses ${erases.join(", ")}` : "");
-  const goes = verdict === "yes" || verdict === "yes, but";
-  say(id, goes ? verdict : "no", goes ? sentence : `Left out: ${sentence}`);
+function judge(id, { verdict, erases, checks }) {
+  const words = { yes: "Yes: nothing stands in the way.", "yes, but": `Yes, but: ${why(checks)}` };
+  const goes = verdict in words;
+  setText(part(rowOf(id), "bulk-disks"), goes ? `loses ${erases.join(", ")}` : "");
+  say(id, goes ? verdict : "no", words[verdict] ?? `Left out: ${why(checks)}`);
   return goes;
 }
 
@@ -59,7 +60,9 @@ async function look(chosen) {
   const mine = ++looks;
   willing = [];
   allow();
-  byId("bulk-hosts").replaceChildren(...chosen.map(row));
+  // What was begun stays to be seen.
+  const begun = byId("bulk-hosts").querySelectorAll("[data-result=begun]");
+  byId("bulk-hosts").replaceChildren(...begun, ...chosen.map(row));
   setText(byId("bulk-verdict"), `Looking at ${words(chosen.length)}…`);
   const waiting = chosen.map((tile) => Number(tile.dataset.host));
   const found = [];
@@ -99,7 +102,8 @@ async function rebuild({ typed, cluster_password: secret }) {
       begun += 1;
       say(id, "begun", "Begun:");
       showLink(part(rowOf(id), "bulk-operation"), "/ops/", operation.id, `operation ${operation.id}`);
-      part(tileOf(id), "pick").checked = false;
+      const tile = tileOf(id);
+      if (tile) part(tile, "pick").checked = false;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       say(id, "no", `Not begun: ${problem.message}`);
@@ -124,10 +128,17 @@ export function wireBulk() {
   byId("open-bulk").addEventListener("click", () => {
     const chosen = picks();
     setText(part(form, "bulk-count"), words(chosen.length));
+    byId("bulk-hosts").replaceChildren();
     openDialog(byId("bulk-dialog"));
     look(chosen);
   });
-  form.elements.cluster_password?.addEventListener("change", () => willing.length || look(picks()));
+  // Nobody waits for what is still being looked at.
+  byId("bulk-dialog").addEventListener("close", () => { looks += 1; });
+  // It may be what those lacked that were left out.
+  form.elements.cluster_password?.addEventListener("change", () => {
+    const chosen = picks();
+    if (form.getAttribute("aria-busy") !== "true" && willing.length < chosen.length) look(chosen);
+  });
   wireForm(form, rebuild);
   showSelection();
 }

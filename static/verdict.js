@@ -10,6 +10,14 @@ export function sorted(checks) {
   };
 }
 
+// Why, in the sentences of what was found: what stands in the way and how to mend it; else what one should know.
+export function why(checks) {
+  const { open } = sorted(checks);
+  const blocking = open.filter(({ result }) => result !== "but");
+  if (!blocking.length) return open.map(({ what }) => what).join(" ");
+  return blocking.flatMap(({ what, mend }) => [what, mend]).filter(Boolean).join(" ");
+}
+
 // Whether the button may be pressed, and what typing the host's name means. No verdict: nobody has looked yet.
 export function permission(verdict, overridable) {
   const stopped = verdict !== "yes" && verdict !== "yes, but";

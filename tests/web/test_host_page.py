@@ -306,7 +306,7 @@ async def test_a_rebuild_cannot_be_pressed_before_somebody_looked(parts: Parts) 
 
 VERDICT_LOGIC = """
 import assert from "node:assert";
-import { permission, sorted, wish } from "./verdict.js";
+import { permission, sorted, why, wish } from "./verdict.js";
 
 for (const [verdict, overridable, pressable, meaning] of [
   ["", false, false, "rebuild all the same"],
@@ -327,6 +327,12 @@ assert.deepEqual(wish({ drain: true, verdict: "no", name }), { drain: true, forc
 const checks = ["fine", "but", "no", "unknown", "but", "fine"].map((result, at) => ({ result, at }));
 assert.deepEqual(sorted(checks).open.map(({ at }) => at), [2, 3, 1, 4]);
 assert.deepEqual(sorted(checks).fine.map(({ at }) => at), [0, 5]);
+const check = (result, what, mend = "") => ({ result, what, mend });
+const known = [check("fine", "All is well."), check("but", "Its disk is old.")];
+assert.equal(why(known), "Its disk is old.");
+const stopped = [...known, check("unknown", "Nobody answered."), check("no", "It is busy.", "Wait.")];
+assert.equal(why(stopped), "It is busy. Wait. Nobody answered.");
+assert.equal(why([known[0]]), "");
 console.log("checked");
 """
 
