@@ -32,7 +32,10 @@ function show(sightings) {
   byId("ignored-section").hidden = ignored.length === 0;
   byId("sightings-section").hidden = sightings.length === 0;
   tick(byId("sightings-section"));
-  if (held) byId("sightings-section").querySelector(`[data-mac="${held}"] [data-act="${act}"]`)?.focus();
+  if (!held) return;
+  const again = byId("sightings-section").querySelector(`[data-mac="${held}"] [data-act="${act}"]`);
+  // What was ignored is folded away.
+  (again?.offsetParent ? again : byId("ignored-section").querySelector("summary")).focus();
 }
 
 export const refreshDiscovered = coalesced(async () => show((await get("/api/sightings")).sightings));

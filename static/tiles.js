@@ -72,5 +72,9 @@ export function filter(choice) {
 export function sort(choice) {
   const places = tiles().map((tile) => ({ ...hostOf(tile), tile }));
   const wanted = ordered(choice, places).map(({ tile }) => tile);
-  if (wanted.some((tile, at) => grid.children[at] !== tile)) grid.append(...wanted);
+  if (wanted.every((tile, at) => grid.children[at] === tile)) return;
+  const held = document.activeElement;
+  grid.append(...wanted);
+  // What is moved loses the focus.
+  if (grid.contains(held)) held.focus({ preventScroll: true });
 }
