@@ -105,6 +105,24 @@ def troubles(db: Db, operation_id: OperationId, limit: int) -> list[Activity]:
     return [_activity(row) for row in rows][::-1]
 
 
+def warnings(db: Db, depth: int, host_ids: Iterable[HostId]) -> dict[HostId, str]:
+    """The last warning or error of each host since its state changed, among its last `depth` lines."""
+    wanted = tuple(host_ids)
+    marks = ", ".join("(?)" for _ in wanted)
+    rows = db.execute(
+        f"""WITH wanted (host_id) AS ({f"VALUES {marks}" if wanted else "SELECT NULL WHERE FALSE"})
+            SELECT host_id, message FROM activity
+             WHERE level <> ? AND id IN
+                   (SELECT (SELECT id FROM (SELECT * FROM activity WHERE host_id = wanted.host_id
+                                             ORDER BY id DESC LIMIT ?)
+                             WHERE level <> ? OR before IS NOT after
+                             ORDER BY id DESC LIMIT 1)
+                      FROM wanted)""",
+        (*wanted, Level.INFO, depth, Level.INFO),
+    )
+    return {HostId(row["host_id"]): row["message"] for row in rows}
+
+
 def seen_last(db: Db, operation_id: OperationId) -> list[Activity]:
     """The last line that was neither its end nor its host's, if there is one."""
     rows = db.execute(

@@ -1,11 +1,13 @@
 """The page of one host."""
 
+from collections.abc import Sequence
+
 from quart import Blueprint, Response, jsonify
 
-from provd.domain.activity import Level
 from provd.domain.errors import NotFound
 from provd.domain.hosts import Discovery, Host, HostId, LocalBoot
 from provd.domain.lifecycle import SETTLED, State
+from provd.domain.operations import Operation
 from provd.orchestrator.attempt import last_attempt
 from provd.store import activity, operations
 from provd.store.database import Db
@@ -87,12 +89,17 @@ def note_of(db: Db, host: Host) -> str:
     """Why the host failed; else the last warning since it has been in its state."""
     if host.state is State.FAILED:
         ended = operations.latest(db, 1, host_id=host.id)
-        return f"{ended[0].kind} {ended[0].outcome}: {ended[0].detail}" if ended else ""
-    if host.state in SETTLED:
-        return ""
-    for line in activity.latest(db, RECENT, host_id=host.id):
-        if line.level is not Level.INFO:
-            return line.message
-        if line.before != line.after:
-            break
-    return ""
+        return _end(ended[0]) if ended else ""
+    return "" if host.state in SETTLED else activity.warnings(db, RECENT, [host.id]).get(host.id, "")
+
+
+def notes_of(db: Db, everyone: Sequence[Host]) -> dict[HostId, str]:
+    """The note of each that has one: two queries, however many they are."""
+    ended = operations.builds(db, 1)
+    failed = [host for host in everyone if host.state is State.FAILED and host.id in ended]
+    under_way = [host.id for host in everyone if host.state not in SETTLED]
+    return {host.id: _end(ended[host.id][-1]) for host in failed} | activity.warnings(db, RECENT, under_way)
+
+
+def _end(operation: Operation) -> str:
+    return f"{operation.kind} {operation.outcome}: {operation.detail}"
