@@ -63,14 +63,19 @@ function wireFilters() {
       choose();
     });
   }
-  // Nobody is reading a tile while the page is out of sight.
-  document.addEventListener("visibilitychange", () => document.hidden && sort(choice()));
+  // Nobody was reading a tile while the page was out of sight.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return;
+    unread = true;
+    concern("all");
+  });
   if (location.hash === "#search") byId("search").focus();
 }
 
 // --- what is true ---
 
 const concerned = new Set();
+let unread = false;
 
 const refreshHosts = coalesced(async () => {
   const ids = [...concerned];
@@ -84,12 +89,26 @@ const refreshHosts = coalesced(async () => {
   hosts.forEach(showTile);
   if (all) forgetOthers(hosts);
   for (const id of ids) if (id !== "all" && !all && !hosts.some((host) => host.id === id)) tileOf(id)?.remove();
+  if (all && unread) {
+    unread = false;
+    sort(choice());
+  }
   show();
 });
 
 function concern(id) {
   concerned.add(id);
   refreshHosts();
+}
+
+// A type that was forgotten may still be that of a host, or the one that is looked for.
+function showTypeFilter(known) {
+  const { type } = filters.elements;
+  const filtered = type.value;
+  const names = new Set([...known, ...tiles().map(({ dataset }) => dataset.type), filtered].filter(Boolean));
+  type.replaceChildren(type.options[0], ...[...names].sort().map((name) => new Option(name, name)));
+  type.value = filtered;
+  type.hidden = names.size < 2 && !filtered;
 }
 
 function showTypes({ server_types: types, problem }) {
@@ -103,10 +122,7 @@ function showTypes({ server_types: types, problem }) {
     return option;
   }));
   if (types.some((type) => type.key === chosen)) select.value = chosen;
-  const { type } = filters.elements;
-  const filtered = type.value;
-  type.replaceChildren(type.options[0], ...types.map(({ key }) => new Option(key, key)));
-  if (types.some(({ key }) => key === filtered)) type.value = filtered;
+  showTypeFilter(types.map(({ key }) => key));
   suggestName();
 }
 
@@ -137,10 +153,12 @@ follow((activity) => {
   if (!event.startsWith("boot.")) refreshReadiness();
 }, refreshAll, showProgress);
 
-// A host becomes late without a word: the tiles of those that work are looked at again now and then.
+// A host becomes late, or is in time again, without a word: those that are on their way are looked at now and then.
+const ON_THEIR_WAY = ["working", "waiting"];
+
 setInterval(() => {
   if (document.hidden) return;
-  for (const { dataset } of tiles()) if (dataset.group === "working") concern(Number(dataset.host));
+  for (const { dataset } of tiles()) if (ON_THEIR_WAY.includes(dataset.group)) concern(Number(dataset.host));
 }, 15_000);
 
 // --- registering ---

@@ -30,6 +30,7 @@ let shown = "";
 
 function show(found) {
   ready = found.ready;
+  byId("readiness").dataset.ready = ready ? "yes" : "no";
   setText(byId("readiness-word"), found.sentence);
   if (same(found.items) === shown) return;
   shown = same(found.items);

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
+from urllib.parse import urlencode
 
-from attrs import frozen
+from attrs import asdict, evolve, frozen
 from quart import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
 from provd.store import hosts
-from provd.web.host import note_of
+from provd.web.host import notes_of
 from provd.web.host_views import all_hosts
 from provd.web.page import Pages, group
 from provd.web.parts import Parts
@@ -65,6 +66,12 @@ class Choice:
             and all(word in said(host) for word in self.q.lower().split())
         )
 
+    def address(self, show: str) -> str:
+        """Of the page with the same choice, but of group `show`; `static/filter.js` writes it alike."""
+        usual = asdict(Choice())
+        said = asdict(evolve(self, show=show))
+        return f"/?{urlencode({key: it for key, it in said.items() if it != usual[key] or key == 'view'})}"
+
     def ordered(self, everyone: Sequence[View]) -> list[View]:
         return sorted(everyone, key=cast("Callable[[View], str]", SORTS[self.sort]))
 
@@ -79,11 +86,12 @@ def blueprint(parts: Parts, pages: Pages) -> Blueprint:
         choice = Choice.read(request.args, request.cookies.get("view", ""))
         everyone = choice.ordered(all_hosts(parts))
         found = [group(host) for host in everyone]
+        named = {choice.type} - {""}
         heard = [sighting_view(seen) for seen in read(hosts.sightings)]
         return page.draw(
             hosts=everyone,
             shown={host["id"] for host in everyone if choice.shows(host)},
-            notes=read(lambda db: {host.id: note_of(db, host) for host in hosts.everyone(db)}),
+            notes=read(lambda db: notes_of(db, hosts.everyone(db))),
             counts={name: found.count(name) for name in GROUPS},
             choice=choice,
             sorts=tuple(SORTS),
@@ -91,6 +99,9 @@ def blueprint(parts: Parts, pages: Pages) -> Blueprint:
             ignored=[seen for seen in heard if seen["ignored"]],
             readiness=readiness_view(parts),
             types=[server_type_view(one) for one in parts.book.current.values()],
+            type_names=sorted(
+                {*parts.book.current, *(str(host["server_type"]) for host in everyone)} | named
+            ),
             types_path=parts.config.paths.server_types,
             public_url=parts.config.server.public_url,
             existing_node=parts.config.proxmox.existing_node,

@@ -55,7 +55,9 @@ def test_several_are_rebuilt_at_once(lab: Homelab, page: Page) -> None:
         page.get_by_role("region", name="Selection").get_by_role("button", name="Rebuild…").click()
         dialog = page.get_by_role("dialog")
         expect(dialog.get_by_role("status")).to_have_text("2 hosts will be rebuilt, 1 left out.")
-        expect(dialog.get_by_role("listitem").filter(has_text="nuc3")).to_contain_text("Left out")
+        expect(dialog.get_by_role("listitem").filter(has_text="nuc3")).to_contain_text(
+            "Left out: nuc3 is busy"
+        )
         expect(dialog.get_by_role("listitem").filter(has_text="nuc1")).to_contain_text("/dev/nvme0n1")
         go = dialog.get_by_role("button", name="Wipe and rebuild them")
         dialog.get_by_label("to go on").fill("rebuild 3")
@@ -80,6 +82,7 @@ def test_a_stranger_is_ignored_or_registered(lab: Homelab, page: Page) -> None:
         expect(section).to_contain_text(STRANGER)
         section.get_by_role("button", name="Ignore").click()
         expect(section.get_by_text("1 ignored")).to_be_visible()
+        expect(section.locator("summary")).to_be_focused()
         section.get_by_text("1 ignored").click()
         section.get_by_role("button", name="Show again").click()
         section.get_by_role("button", name="Register…").click()

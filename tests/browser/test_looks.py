@@ -50,9 +50,17 @@ def rehearsed(page: Page) -> None:
     expect(page.get_by_role("button", name="Wipe and rebuild")).to_be_enabled()
 
 
+def several(page: Page) -> None:
+    page.get_by_role("checkbox", name="Select all shown").check()
+    opened("Rebuild…")(page)
+    expect(page.get_by_role("dialog").get_by_role("status")).to_contain_text("left out")
+
+
 PAGES: Mapping[str, tuple[str, Callable[[Page], object]]] = {
     "hosts": ("/", lambda page: None),
     "hosts, one group": ("/?show=failed", lambda page: None),
+    "hosts, table": ("/?view=table", lambda page: None),
+    "hosts, rebuild several": ("/", several),
     "hosts, register": ("/", opened("Register a host")),
     "host, ready": ("/hosts/1", lambda page: None),
     "host, failed": ("/hosts/2", lambda page: None),

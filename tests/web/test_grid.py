@@ -1,6 +1,7 @@
 """The page of all hosts: who is shown, in which order, and how a reader says so in its address."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,14 +11,18 @@ from typing import Any
 import pytest
 from werkzeug.datastructures import MultiDict
 
+from provd.domain.activity import Level
 from provd.domain.hosts import HostOptions, Mac
-from provd.domain.lifecycle import State
+from provd.domain.lifecycle import Fact, State
 from provd.domain.secrets import Secret
+from provd.store import hosts
+from provd.store.database import Db
 from provd.web import assets
 from provd.web.app import create_app
 from provd.web.grid import SORTS, Choice, natural
+from provd.web.host import note_of, notes_of
 from provd.web.parts import Parts
-from web.looking import Page, get, host_in, html, register
+from web.looking import Page, get, host_in, html, note, register
 
 CASES: Mapping[str, Any] = json.loads(Path(__file__).with_name("grid_cases.json").read_text())
 """One table for the two that have to agree: `Choice` here, `static/filter.js` in the browser."""
@@ -93,6 +98,69 @@ async def test_the_server_draws_what_the_address_says(parts: Parts) -> None:
     assert "hidden" not in Page(await html(parts, "/?q=nobody")).by_id("none-shown")
 
 
+async def test_links_keep_what_is_chosen(parts: Parts) -> None:
+    """Another group is looked at in the same words, order and layout, without a script too."""
+    await register(parts, "pve1")
+    page = Page(await html(parts, '/?q=a%26"b&sort=name&view=table&show=ready'))
+    links = {
+        one["data-group"]: one["href"] for tag, one in page.elements if tag == "a" and "data-group" in one
+    }
+    assert links["failed"] == "/?show=failed&q=a%26%22b&sort=name&view=table"
+    assert links[""] == "/?q=a%26%22b&sort=name&view=table"
+    assert Choice().address("") == "/?view=tiles"
+
+
+async def test_types_are_offered_where_there_are_several(parts: Parts, tmp_path: Path) -> None:
+    """One that nobody describes any more can be looked for as long as a host is of it, or somebody does."""
+    await register(parts, "pve1", 1, "mirror")
+    alone = "server_types:\n  compute: {display_name: Box, boot_disk: /dev/sda, hostname_prefix: pve}\n"
+    (tmp_path / "server-types.yaml").write_text(alone)
+    parts.book.reload()
+    assert offered(await html(parts, "/")) == ["", "compute", "mirror"]
+    assert offered(await html(parts, "/?type=gone")) == ["", "compute", "gone", "mirror"]
+    await parts.enrolment.remove(parts.store.read(hosts.everyone)[0].id, "a test")
+    page = await html(parts, "/")
+    assert offered(page) == ["", "compute"]
+    assert "hidden" in type_filter(page)
+
+
+async def test_notes_of_all_are_those_of_each(parts: Parts) -> None:
+    """Why it failed; the last warning since the state changed; nothing of what was before."""
+    for number, state in enumerate(State, start=1):
+        host = await host_in(parts, state, f"pve{number}", number)
+        await note(parts, f"first of {host.hostname}", host, Level.WARNING)
+        await note(parts, f"<b>last</b> of {host.hostname}", host, Level.ERROR)
+        await note(parts, "nothing to mind", host)
+    moved = await host_in(parts, State.INSTALLING, "moved", 50)
+    await note(parts, "over by now", moved, Level.WARNING)
+    await parts.fleet.change(lambda change: change.fact(moved.id, Fact.INSTALL_REPORTED, "done"))
+
+    def both(db: Db) -> tuple[dict[int, str], dict[int, str]]:
+        everyone = hosts.everyone(db)
+        each = {host.id: note_of(db, host) for host in everyone}
+        return {key: it for key, it in each.items() if it}, dict(notes_of(db, everyone))
+
+    each, together = parts.store.read(both)
+    assert each == together
+    assert len(each) == len(State) - 2  # neither those that are registered only, nor those that are ready
+    assert "rebuild failed: no luck" in each.values()
+    assert moved.id not in each
+    page = await html(parts, "/")
+    assert "&lt;b&gt;last&lt;/b&gt; of pve" in page
+    assert "<b>last" not in page
+    assert parts.store.read(lambda db: notes_of(db, [])) == {}
+
+
+def type_filter(source: str) -> dict[str, str]:
+    [found] = [one for tag, one in Page(source).elements if tag == "select" and one.get("name") == "type"]
+    return found
+
+
+def offered(source: str) -> list[str]:
+    [select] = re.findall(r'<select name="type".*?</select>', source, re.DOTALL)
+    return ["" if value == "every type" else value for value in re.findall(r"<option[^>]*>([^<]*)", select)]
+
+
 async def test_the_last_view_is_remembered(parts: Parts) -> None:
     """By a cookie, where the address says nothing."""
     await register(parts, "pve1")
@@ -107,13 +175,14 @@ async def test_a_newcomer_is_told_what_to_do(parts: Parts) -> None:
     page = Page(await html(parts, "/"))
     assert "hidden" not in page.by_id("empty")
     assert "hidden" in page.by_id("hosts-section")
-    assert "open" in page.by_id("readiness")
+    assert "checked" in page.by_id("readiness-all")
     for words in ("curl http://127.0.0.1:8080/api/hosts", "boot_disk: /dev/nvme0n1", "with a form"):
         assert words in page.text
     await register(parts, "pve1")
     page = Page(await html(parts, "/"))
     assert "hidden" in page.by_id("empty")
     assert "hidden" not in page.by_id("hosts-section")
+    assert "checked" not in page.by_id("readiness-all")
 
 
 async def test_a_discovered_machine_is_registered_or_ignored(parts: Parts) -> None:
