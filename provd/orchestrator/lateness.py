@@ -162,7 +162,7 @@ def _not_installed(evidence: Evidence) -> Iterator[Reason]:
             "long where that is slow or failing; or it stopped with an error on its screen",
             heard.at,
         )
-    elif heard is None and evidence.last is None:
+    elif evidence.last is None:
         yield Reason("nothing was heard of it since provd was started: it may be writing its disk")
     else:
         yield Reason(

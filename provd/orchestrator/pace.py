@@ -64,8 +64,8 @@ class Pace:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._read_at: int | None = None
-        """How many were done then."""
+        self._read_at: tuple[int, int] | None = None
+        """Which operations there were then, and how many of them were done."""
         self._by_type: dict[str, Stays] = {}
         self._of_all: Stays = {}
 
@@ -80,7 +80,7 @@ class Pace:
         )
 
     def _look(self) -> None:
-        done = self._store.read(operations.count_done)
+        done = self._store.read(lambda db: operations.done_among(db, REBUILDS))
         if done == self._read_at:
             return
         passages = self._store.read(lambda db: activity.passages(db, REBUILDS))

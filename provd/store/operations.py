@@ -107,10 +107,14 @@ def builds(db: Db, each: int) -> dict[HostId, list[Operation]]:
     return found
 
 
-def count_done(db: Db) -> int:
-    return int(
-        db.execute("SELECT count(*) AS done FROM operations WHERE outcome = 'done'").fetchone()["done"]
-    )
+def done_among(db: Db, newest: int) -> tuple[int, int]:
+    """The newest operation's id, and how many of the `newest` are done. Reads no more than those."""
+    row = db.execute(
+        """SELECT coalesce(max(id), 0) AS latest, count(CASE outcome WHEN 'done' THEN 1 END) AS done
+             FROM (SELECT id, outcome FROM operations ORDER BY id DESC LIMIT ?)""",
+        (newest,),
+    ).fetchone()
+    return row["latest"], row["done"]
 
 
 def locks(db: Db) -> dict[str, OperationId]:
