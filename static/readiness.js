@@ -25,15 +25,15 @@ function item({ name, state, what, mend, href }) {
   return found;
 }
 
-const same = (items) => JSON.stringify(items);
 let shown = "";
 
 function show(found) {
   ready = found.ready;
   byId("readiness").dataset.ready = ready ? "yes" : "no";
   setText(byId("readiness-word"), found.sentence);
-  if (same(found.items) === shown) return;
-  shown = same(found.items);
+  const items = JSON.stringify(found.items);
+  if (items === shown) return;
+  shown = items;
   byId("readiness-items").replaceChildren(...found.items.map(item));
 }
 

@@ -3,7 +3,7 @@
 import { setText, tick } from "./clock.js";
 import { blank, byId, part, showLink, showMoment, showSpan } from "./view.js";
 
-export function proofs(lines) {
+function proofs(lines) {
   return lines.map((line) => {
     const item = blank("blank-proof");
     item.dataset.level = line.level;
